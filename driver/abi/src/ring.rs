@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+//! What the probes give to the agent: records in a ring buffer for what is rare and exact, sums in maps for what is frequent.
+//!
+//! A device's sums live in one shared entry, not one per CPU: the driver emits all records of a device under that device's
+//! lock, so there is one writer at a time, and the sums can be copied whole into the record of a state change. That copy is what
+//! makes a session exact, however long after it the agent comes to read.
+
+use super::{dirty, trace};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What a record of the ring is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Kind {
+    /// [`StateRecord`].
+    State = 1,
+    /// [`DirtyQueryRecord`].
+    DirtyQuery = 2,
+    /// [`ErrorRecord`].
+    Error = 3,
+}
+
+impl Kind {
+    /// How many kinds there are.
+    pub const COUNT: usize = 3;
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [Self::State, Self::DirtyQuery, Self::Error];
+
+    /// The value of the label `kind`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::DirtyQuery => "dirty_query",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl TryFrom<u32> for Kind {
+    type Error = u32;
+
+    fn try_from(number: u32) -> Result<Self, u32> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == number).ok_or(number)
+    }
+}
+
+/// The head of every record.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct Header {
+    /// `CLOCK_MONOTONIC` when the probe ran, in nanoseconds.
+    pub monotonic_ns: u64,
+    /// [`Kind`].
+    pub kind: u32,
+    /// Process (thread group) that was running.
+    pub tgid: u32,
+}
+
+/// All that was ever counted of a device since the probes were attached.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
+#[repr(C)]
+pub struct DeviceSums {
+    /// Device data moved, in bytes, by [`DataDirection`](trace::DataDirection).
+    pub data_bytes: [u64; trace::DataDirection::COUNT],
+    /// Buffers moved, by [`DataDirection`](trace::DataDirection).
+    pub iterations: [u64; trace::DataDirection::COUNT],
+    /// Dirty queries, by [`Outcome`](dirty::Outcome).
+    pub dirty_queries: [u64; dirty::Outcome::COUNT],
+    /// Pages reported dirty, in pages of the queries.
+    pub dirty_pages: u64,
+    /// The same in bytes.
+    pub dirty_bytes: u64,
+    /// DMA transfers seen to their end, by [`DmaDirection`](trace::DmaDirection).
+    pub dma_transfers: [u64; trace::DmaDirection::COUNT],
+    /// Their bytes.
+    pub dma_bytes: [u64; trace::DmaDirection::COUNT],
+    /// What `pending_bytes` last read as; it means nothing while `pending_reads` is 0.
+    pub pending_bytes: u64,
+    /// How often `pending_bytes` was read.
+    pub pending_reads: u64,
+    /// [`State`](super::state::State) as of the last record.
+    pub state: u64,
+    /// `CLOCK_MONOTONIC` of the last record, in nanoseconds.
+    pub last_seen_ns: u64,
+}
+
+/// Ring record of the tracepoint `state`, with the device's sums as they were then.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct StateRecord {
+    /// The head.
+    pub header: Header,
+    /// The tracepoint's record.
+    pub event: trace::State,
+    /// The sums.
+    pub sums: DeviceSums,
+}
+
+/// Ring record of the tracepoint `dirty_query`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct DirtyQueryRecord {
+    /// The head.
+    pub header: Header,
+    /// The tracepoint's record.
+    pub event: trace::DirtyQuery,
+}
+
+/// Ring record of the tracepoint `error`.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct ErrorRecord {
+    /// The head.
+    pub header: Header,
+    /// The tracepoint's record.
+    pub event: trace::Error,
+}
+
+/// Key of the map of access counts, which is per CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct AccessKey {
+    /// [`DeviceKey`](super::device::DeviceKey).
+    pub device: u64,
+    /// [`Field`](super::region::Field).
+    pub field: u32,
+    /// [`Op`](super::region::Op) in bit 0; bit 1 is set when the access was refused.
+    pub op_and_refused: u32,
+}
+
+/// Index into the per-CPU latency arrays: one histogram for each field and direction.
+pub const fn latency_series(field: u32, op: u32) -> u32 {
+    field * 2 + op
+}
+
+/// Why something did not reach the agent; the index into the per-CPU array of losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Lost {
+    /// The ring was full.
+    RingFull = 0,
+    /// A map was full: a device's or a field's sums are missing.
+    MapFull = 1,
+    /// The tracepoint's record could not be read.
+    Unreadable = 2,
+}
+
+impl Lost {
+    /// How many reasons there are.
+    pub const COUNT: usize = 3;
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [Self::RingFull, Self::MapFull, Self::Unreadable];
+
+    /// The value of the label `reason`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring_full",
+            Self::MapFull => "map_full",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Header>() == 16);
+    assert!(size_of::<DeviceSums>() == 144);
+    assert!(size_of::<StateRecord>() == 200);
+    assert!(size_of::<DirtyQueryRecord>() == 80);
+    assert!(size_of::<ErrorRecord>() == 72);
+    assert!(size_of::<AccessKey>() == 16);
+};
