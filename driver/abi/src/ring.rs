@@ -56,6 +56,9 @@ pub struct Header {
     pub tgid: u32,
 }
 
+/// [`DeviceSums::state`] while no record has told the state, or in a record whose device has no sums because the map is full.
+pub const STATE_UNKNOWN: u64 = u64::MAX;
+
 /// All that was ever counted of a device since the probes were attached.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout,
@@ -80,7 +83,7 @@ pub struct DeviceSums {
     pub pending_bytes: u64,
     /// How often `pending_bytes` was read.
     pub pending_reads: u64,
-    /// [`State`](super::state::State) as of the last record.
+    /// [`State`](super::state::State) as of the last record that told it, or [`STATE_UNKNOWN`].
     pub state: u64,
     /// `CLOCK_MONOTONIC` of the last record, in nanoseconds.
     pub last_seen_ns: u64,
@@ -135,7 +138,7 @@ pub const fn latency_series(field: u32, op: u32) -> u32 {
     field * 2 + op
 }
 
-/// Why something did not reach the agent; the index into the per-CPU array of losses.
+/// Why something did not reach the agent. Counted for each tracepoint in a slot of its own, [`lost_slot`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Lost {
@@ -163,7 +166,14 @@ impl Lost {
     }
 }
 
+/// Index into the per-CPU array of losses. Each tracepoint's program has its own row, so that no two programs write one value.
+pub const fn lost_slot(event: trace::Event, reason: Lost) -> u32 {
+    // 3 is `Lost::COUNT`, asserted below.
+    event as u32 * 3 + reason as u32
+}
+
 const _: () = {
+    assert!(Lost::COUNT == 3);
     assert!(size_of::<Header>() == 16);
     assert!(size_of::<DeviceSums>() == 144);
     assert!(size_of::<StateRecord>() == 200);
