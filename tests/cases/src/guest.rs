@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The frame of the tests: they need the guest's devices, one test at a time.
+//!
+//! Outside of the guest nothing is run: the tests are listed as ignored, and why, and how to run them, is printed.
+
+use std::env;
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use migrator::device::bound_devices;
+use migscope_abi::device::DeviceKey;
+
+/// Set by the guest's init.
+const GUEST: &str = "MIGSCOPE_GUEST";
+
+/// A test: its name, which says the rule, and what it does.
+pub type Case = (&'static str, fn());
+
+/// Runs a binary's tests.
+pub fn run(cases: &[Case]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // All tests use the same devices.
+    arguments.test_threads = Some(1);
+    let absence = why_not();
+    if let Some(why) = &absence {
+        eprintln!("not run: {why}; `cargo xtask test` runs these tests in the guest");
+    }
+    let trials = cases.iter().copied().map(|(name, case)| {
+        let trial = Trial::test(name, move || {
+            case();
+            Ok(())
+        });
+        trial.with_ignored_flag(absence.is_some())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Why the tests cannot run here. In the guest a missing device is no reason to skip, but a failure of the tests.
+fn why_not() -> Option<String> {
+    (env::var_os(GUEST).is_none_or(|value| value != "1"))
+        .then(|| format!("this is not the guest ({GUEST} is not 1)"))
+}
+
+/// The two devices that the tests use, in the order of their addresses.
+///
+/// # Panics
+///
+/// When there are fewer: the guest is not what it should be.
+pub fn devices() -> [DeviceKey; 2] {
+    let devices = bound_devices().expect("the module vfio_mediate is loaded");
+    let [first, second, ..] = devices[..] else {
+        panic!("two devices must be bound to vfio_mediate; found {devices:?}");
+    };
+    [first, second]
+}
+
+/// Records a measurement in the tests' output: `measured: NAME VALUE UNIT`, on a line of its own.
+pub fn measured(name: &str, value: impl Display, unit: &str) {
+    println!("\nmeasured: {name} {value} {unit}");
+}
