@@ -58,6 +58,8 @@ pub struct Header {
 
 /// [`DeviceSums::state`] while no record has told the state, or in a record whose device has no sums because the map is full.
 pub const STATE_UNKNOWN: u64 = u64::MAX;
+/// [`DeviceSums::state`] after the record of a close: nobody has the device open.
+pub const STATE_CLOSED: u64 = u64::MAX - 1;
 
 /// All that was ever counted of a device since the probes were attached.
 #[derive(
@@ -83,7 +85,8 @@ pub struct DeviceSums {
     pub pending_bytes: u64,
     /// How often `pending_bytes` was read.
     pub pending_reads: u64,
-    /// [`State`](super::state::State) as of the last record that told it, or [`STATE_UNKNOWN`].
+    /// [`State`](super::state::State) as of the last record that told it, [`STATE_CLOSED`] or
+    /// [`STATE_UNKNOWN`].
     pub state: u64,
     /// `CLOCK_MONOTONIC` of the last record, in nanoseconds.
     pub last_seen_ns: u64,

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Records of the ring, from bytes to what they mean.
+//!
+//! What comes out of the ring was written by our own probes from what the driver said, and still it is checked: a driver of
+//! another version is a mistake that happens, and a value that is none must not become a wrong number.
+
+use migscope_abi::{
+    device::DeviceKey,
+    dirty::Outcome,
+    ring::{DeviceSums, DirtyQueryRecord, ErrorRecord, Header, Kind, STATE_CLOSED, StateRecord},
+    rule::Rule,
+    state::{Cause, State},
+};
+use zerocopy::FromBytes;
+
+/// Something that happened to a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Its state changed, or was asked to change and did not.
+    State(StateChange),
+    /// It was asked for dirty pages.
+    DirtyQuery(DirtyQuery),
+    /// It refused something.
+    Violation(Violation),
+}
+
+/// A change of state, or a refused one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateChange {
+    /// Which device.
+    pub device: DeviceKey,
+    /// `CLOCK_MONOTONIC` when the change was over, in nanoseconds.
+    pub at_ns: u64,
+    /// Process that was running.
+    pub tgid: u32,
+    /// The state before.
+    pub from: State,
+    /// What was asked for; it may be no state at all.
+    pub requested: u32,
+    /// The state after: `from`, when refused.
+    pub now: State,
+    /// What moved the device.
+    pub cause: Cause,
+    /// How long the change took, in nanoseconds.
+    pub duration_ns: u64,
+    /// 0, or a negative errno.
+    pub result: i32,
+    /// The device's sums at that moment; unknown when the probes had no room for them.
+    pub sums: Option<DeviceSums>,
+}
+
+impl StateChange {
+    /// Whether the driver refused it.
+    pub fn refused(&self) -> bool {
+        self.result < 0
+    }
+
+    /// `CLOCK_MONOTONIC` when the change began, in nanoseconds.
+    pub fn began_ns(&self) -> u64 {
+        self.at_ns.saturating_sub(self.duration_ns)
+    }
+
+    /// The name of the state that was asked for, or `invalid`.
+    pub fn requested_name(&self) -> &'static str {
+        State::try_from(self.requested).map_or("invalid", State::name)
+    }
+}
+
+/// An answered query for dirty pages. Pages and bytes are in the device's sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirtyQuery {
+    /// Which device.
+    pub device: DeviceKey,
+    /// `CLOCK_MONOTONIC` when it was answered, in nanoseconds.
+    pub at_ns: u64,
+    /// How it was answered.
+    pub outcome: Outcome,
+    /// How long the driver took, in nanoseconds.
+    pub duration_ns: u64,
+}
+
+/// A refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which device.
+    pub device: DeviceKey,
+    /// `CLOCK_MONOTONIC`, in nanoseconds.
+    pub at_ns: u64,
+    /// The rule that was broken.
+    pub rule: Rule,
+    /// The device's state, which did not change.
+    pub state: State,
+}
+
+/// A record that cannot be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecord {
+    /// It ends too early.
+    #[error("a record of {0} bytes is too short")]
+    Short(usize),
+    /// This agent knows no such kind.
+    #[error("{0} is no kind of record")]
+    Kind(u32),
+    /// A number that names no state.
+    #[error("{0} is no device state")]
+    State(u32),
+    /// A number that names no cause.
+    #[error("{0} is no cause of a state change")]
+    Cause(u32),
+    /// A number that names no outcome.
+    #[error("{0} is no outcome of a dirty query")]
+    Outcome(u32),
+    /// A number that names no rule.
+    #[error("{0} is no rule")]
+    Rule(u32),
+}
+
+/// Reads one record. Bytes past the end of what this agent knows are new fields, which it leaves alone.
+///
+/// # Errors
+///
+/// [`BadRecord`] says which value was not understood.
+pub fn parse(bytes: &[u8]) -> Result<Event, BadRecord> {
+    let header: Header = prefix(bytes)?;
+    match Kind::try_from(header.kind).map_err(BadRecord::Kind)? {
+        Kind::State => state_change(&prefix(bytes)?).map(Event::State),
+        Kind::DirtyQuery => dirty_query(&prefix(bytes)?).map(Event::DirtyQuery),
+        Kind::Error => violation(&prefix(bytes)?).map(Event::Violation),
+    }
+}
+
+fn prefix<T: FromBytes>(bytes: &[u8]) -> Result<T, BadRecord> {
+    match T::read_from_prefix(bytes) {
+        Ok((record, _)) => Ok(record),
+        Err(_) => Err(BadRecord::Short(bytes.len())),
+    }
+}
+
+fn state_change(record: &StateRecord) -> Result<StateChange, BadRecord> {
+    let StateRecord { header, event, sums } = record;
+    let now = State::try_from(event.now).map_err(BadRecord::State)?;
+    let cause = Cause::try_from(event.cause).map_err(BadRecord::Cause)?;
+    // The probe writes the state into the sums before it copies them; without room for the sums it copies others.
+    let told = if cause == Cause::Close { STATE_CLOSED } else { u64::from(event.now) };
+    Ok(StateChange {
+        device: DeviceKey(event.device),
+        at_ns: header.monotonic_ns,
+        tgid: header.tgid,
+        from: State::try_from(event.from).map_err(BadRecord::State)?,
+        requested: event.requested,
+        now,
+        cause,
+        duration_ns: event.duration_ns,
+        result: event.result,
+        sums: (sums.state == told).then_some(*sums),
+    })
+}
+
+fn dirty_query(record: &DirtyQueryRecord) -> Result<DirtyQuery, BadRecord> {
+    let DirtyQueryRecord { header, event } = record;
+    Ok(DirtyQuery {
+        device: DeviceKey(event.device),
+        at_ns: header.monotonic_ns,
+        outcome: Outcome::try_from(event.outcome).map_err(BadRecord::Outcome)?,
+        duration_ns: event.duration_ns,
+    })
+}
+
+fn violation(record: &ErrorRecord) -> Result<Violation, BadRecord> {
+    let ErrorRecord { header, event } = record;
+    Ok(Violation {
+        device: DeviceKey(event.device),
+        at_ns: header.monotonic_ns,
+        rule: Rule::try_from(event.rule).map_err(BadRecord::Rule)?,
+        state: State::try_from(event.state).map_err(BadRecord::State)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migscope_abi::{ring::STATE_UNKNOWN, trace};
+    use proptest::prelude::*;
+    use zerocopy::IntoBytes;
+
+    fn record() -> StateRecord {
+        StateRecord {
+            header: Header { monotonic_ns: 5_000, kind: Kind::State as u32, tgid: 42 },
+            event: trace::State {
+                device: DeviceKey::pci(0, 0, 3 << 3).0,
+                duration_ns: 1_000,
+                from: State::Running as u32,
+                requested: State::PreCopy as u32,
+                now: State::PreCopy as u32,
+                cause: Cause::Write as u32,
+                result: 0,
+                reserved: 0,
+            },
+            sums: DeviceSums { state: 3, dirty_pages: 7, ..DeviceSums::default() },
+        }
+    }
+
+    fn state_change(record: &StateRecord) -> StateChange {
+        let Ok(Event::State(change)) = parse(record.as_bytes()) else { panic!("{record:?}") };
+        change
+    }
+
+    #[test]
+    fn a_state_record_is_read_whole() {
+        let change = state_change(&record());
+        assert_eq!(change.device.to_string(), "0000:00:03.0");
+        assert_eq!((change.from, change.now), (State::Running, State::PreCopy));
+        assert_eq!((change.began_ns(), change.at_ns), (4_000, 5_000));
+        assert_eq!(change.sums.map(|sums| sums.dirty_pages), Some(7));
+    }
+
+    #[test]
+    fn sums_that_the_probes_had_no_room_for_are_unknown_and_not_zero() {
+        let mut record = record();
+        record.sums = DeviceSums { state: STATE_UNKNOWN, ..DeviceSums::default() };
+        assert_eq!(state_change(&record).sums, None);
+    }
+
+    #[test]
+    fn the_sums_of_a_close_say_that_it_is_closed() {
+        let mut record = record();
+        record.event.cause = Cause::Close as u32;
+        record.sums.state = STATE_CLOSED;
+        assert!(state_change(&record).sums.is_some());
+    }
+
+    #[test]
+    fn a_request_for_no_state_is_kept_and_called_invalid() {
+        let mut record = record();
+        record.event.requested = 0xdead;
+        assert_eq!(state_change(&record).requested_name(), "invalid");
+    }
+
+    #[test]
+    fn what_is_not_known_is_named() {
+        let mut bad = record();
+        bad.header.kind = 99;
+        assert_eq!(parse(bad.as_bytes()), Err(BadRecord::Kind(99)));
+        let mut bad = record();
+        bad.event.now = 5;
+        assert_eq!(parse(bad.as_bytes()), Err(BadRecord::State(5)));
+        let mut bad = record();
+        bad.event.cause = 77;
+        assert_eq!(parse(bad.as_bytes()), Err(BadRecord::Cause(77)));
+    }
+
+    #[test]
+    fn a_longer_record_is_one_of_a_newer_probe() {
+        let mut bytes = record().as_bytes().to_vec();
+        bytes.extend([0xff; 24]);
+        assert_eq!(parse(&bytes), parse(record().as_bytes()));
+    }
+
+    proptest! {
+        #[test]
+        fn every_truncation_is_told(length in 0_usize..size_of::<StateRecord>()) {
+            prop_assert_eq!(parse(&record().as_bytes()[..length]), Err(BadRecord::Short(length)));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn no_bytes_behind_a_good_head_make_it_panic(
+            kind in 1_u32..=3,
+            tail in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let header = Header { monotonic_ns: 1, kind, tgid: 1 };
+            let mut bytes = header.as_bytes().to_vec();
+            bytes.extend(tail);
+            let _ = parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Durations: kept in an HDR histogram, shown in the buckets of Prometheus.
+//!
+//! ```text
+//!   probe: 272 buckets ──fold──▶ ┌───────────┐
+//!                                │ hdr + sum │──▶ _bucket{le=…} _sum _count
+//!   ring record: one duration ──▶└───────────┘
+//! ```
+//!
+//! The bounds are powers of four nanoseconds. Each of them is an edge of the probes' buckets (`migscope_abi::latency`) and of the
+//! HDR histogram's, so no bucket is split and the counts that are shown are exact but for one thing: the buckets of the probes
+//! hold their lower edge, those of Prometheus their upper, so a duration of exactly 4^n ns counts as longer than the bound 4^n ns.
+
+use hdrhistogram::Histogram;
+use migscope_abi::latency::{bucket, lower_bound_ns};
+use std::time::Duration;
+
+/// Bounds for what a driver does in one call: 256 ns to 17.2 s.
+pub const CALL: Bounds = Bounds { first_exponent: 8, count: 14 };
+/// Bounds for what a migration takes: 1.05 ms to 1100 s.
+pub const MIGRATION: Bounds = Bounds { first_exponent: 20, count: 11 };
+
+/// Longest duration that is told apart from longer ones: 2^42 ns, 73 minutes.
+const LONGEST_NS: u64 = 1 << 42;
+/// Two decimal digits are finer than the probes' buckets, an eighth of a power of two.
+const DIGITS: u8 = 2;
+
+/// Upper bounds of buckets: `count` powers of four, from 2^`first_exponent` ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    first_exponent: u32,
+    count: u32,
+}
+
+impl Bounds {
+    /// The bounds, in nanoseconds, ascending.
+    pub fn ns(self) -> impl Iterator<Item = u64> {
+        (0..self.count).map(move |step| 1 << (self.first_exponent + 2 * step))
+    }
+}
+
+/// A distribution of durations.
+#[derive(Clone, Debug)]
+pub struct Latency {
+    histogram: Histogram<u64>,
+    sum_ns: u64,
+    /// What the probes' buckets held when they were last folded in.
+    folded: Vec<u64>,
+    folded_sum_ns: u64,
+}
+
+/// A distribution as Prometheus shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cumulative {
+    /// Upper bound and how many durations are shorter.
+    pub buckets: Vec<(Duration, u64)>,
+    /// How many durations there are.
+    pub count: u64,
+    /// All of them together.
+    pub sum: Duration,
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        let histogram = Histogram::new_with_bounds(1, LONGEST_NS, DIGITS)
+            .expect("the bounds are constants that hdrhistogram takes");
+        Self { histogram, sum_ns: 0, folded: Vec::new(), folded_sum_ns: 0 }
+    }
+}
+
+impl Latency {
+    /// Adds one duration, in nanoseconds.
+    pub fn record(&mut self, ns: u64) {
+        self.histogram.saturating_record(ns);
+        self.sum_ns = self.sum_ns.saturating_add(ns);
+    }
+
+    /// Adds what has come to the probes' buckets since the last time. `buckets` and `sum_ns` count from the probes' loading.
+    pub fn fold(&mut self, buckets: &[u64], sum_ns: u64) {
+        self.folded.resize(buckets.len().max(self.folded.len()), 0);
+        for (index, (seen, before)) in (0_u32..).zip(buckets.iter().zip(&mut self.folded)) {
+            let new = seen.saturating_sub(*before);
+            if new > 0 {
+                self.histogram.saturating_record_n(middle_ns(index), new);
+            }
+            *before = *seen;
+        }
+        self.sum_ns = self.sum_ns.saturating_add(sum_ns.saturating_sub(self.folded_sum_ns));
+        self.folded_sum_ns = sum_ns;
+    }
+
+    /// How many durations there are.
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// The distribution within `bounds`.
+    pub fn cumulative(&self, bounds: Bounds) -> Cumulative {
+        let below = |ns: u64| self.histogram.count_between(0, ns - 1);
+        Cumulative {
+            buckets: bounds.ns().map(|ns| (Duration::from_nanos(ns), below(ns))).collect(),
+            count: self.count(),
+            sum: Duration::from_nanos(self.sum_ns),
+        }
+    }
+}
+
+/// A duration that stands for a bucket of the probes: its middle.
+fn middle_ns(index: u32) -> u64 {
+    let (start, end) = (lower_bound_ns(index), lower_bound_ns(index.saturating_add(1)));
+    debug_assert_eq!(bucket(start), index);
+    start + (end - start) / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migscope_abi::latency::BUCKETS;
+    use proptest::prelude::*;
+
+    fn buckets_of(durations: &[u64]) -> Vec<u64> {
+        let mut buckets = vec![0; BUCKETS];
+        for ns in durations {
+            buckets[usize::try_from(bucket(*ns)).expect("a small number")] += 1;
+        }
+        buckets
+    }
+
+    #[test]
+    fn every_bound_is_an_edge_of_the_probes_buckets() {
+        for ns in CALL.ns().chain(MIGRATION.ns()).filter(|ns| *ns < 1 << 36) {
+            assert_eq!(lower_bound_ns(bucket(ns)), ns);
+        }
+        assert_eq!(CALL.ns().next(), Some(256));
+        assert_eq!(CALL.ns().last(), Some(1 << 34));
+    }
+
+    #[test]
+    fn a_duration_longer_than_the_longest_is_counted_in_the_last_bucket() {
+        let mut latency = Latency::default();
+        latency.record(u64::MAX);
+        let shown = latency.cumulative(CALL);
+        assert_eq!(shown.count, 1);
+        assert!(shown.buckets.iter().all(|(_, count)| *count == 0));
+    }
+
+    #[test]
+    fn what_was_folded_once_is_not_folded_again() {
+        let mut latency = Latency::default();
+        latency.fold(&buckets_of(&[300, 300]), 600);
+        latency.fold(&buckets_of(&[300, 300, 5_000]), 5_600);
+        assert_eq!(latency.count(), 3);
+        assert_eq!(latency.cumulative(CALL).sum, Duration::from_nanos(5_600));
+    }
+
+    proptest! {
+        #[test]
+        fn folding_keeps_every_count_and_every_bound_is_exact(
+            durations in proptest::collection::vec(0_u64..1 << 40, 0..200),
+        ) {
+            let mut latency = Latency::default();
+            latency.fold(&buckets_of(&durations), durations.iter().sum());
+            let shown = latency.cumulative(CALL);
+            prop_assert_eq!(usize::try_from(shown.count).expect("small"), durations.len());
+            prop_assert_eq!(shown.sum, Duration::from_nanos(durations.iter().sum()));
+            for (bound, count) in shown.buckets {
+                let shorter = durations.iter().filter(|ns| Duration::from_nanos(**ns) < bound);
+                prop_assert_eq!(usize::try_from(count).expect("small"), shorter.count());
+            }
+        }
+
+        #[test]
+        fn recording_one_by_one_gives_the_same_bounds(
+            durations in proptest::collection::vec(0_u64..1 << 41, 0..200),
+        ) {
+            let mut latency = Latency::default();
+            for ns in &durations {
+                latency.record(*ns);
+            }
+            for bounds in [CALL, MIGRATION] {
+                for (bound, count) in latency.cumulative(bounds).buckets {
+                    let shorter = durations.iter().filter(|ns| Duration::from_nanos(**ns) < bound);
+                    prop_assert_eq!(usize::try_from(count).expect("small"), shorter.count());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! migscope: shows what the migration of a VFIO device is doing while it does it.
+//!
+//! ```text
+//!  kernel ── probes ──▶ sums (maps) ──▶ sample ─┐
+//!                └────▶ ring ────────▶ event ───┴▶ observer ──▶ device ──▶ metrics ──▶ http: /metrics
+//!                                                     └───────▶ session ─────────────▶ http: /api/v1/…
+//! ```
+//!
+//! - [`probes`]: the eBPF programs, loaded, attached and read; [`sampler`] does that in time
+//! - [`event`], [`sample`]: what comes from them
+//! - [`observer`]: puts it together, into [`device`]s, [`session`]s, [`dirty`] pages and [`latency`] distributions
+//! - [`metrics`], [`http`]: what Prometheus and people see
+//! - [`host`], [`check`]: what this host can show, and what it cannot
+//! - [`agent`]: the exporter as a whole; [`args`]: the command line
+//!
+//! Words: a *device* is a VFIO device, a *session* is one migration of one device, an *iteration* is one buffer of device data.
+//! The agent only observes: it writes to no device. What it does not know it does not show.
+
+pub mod agent;
+pub mod args;
+pub mod check;
+pub mod clock;
+pub mod device;
+pub mod dirty;
+pub mod event;
+pub mod host;
+pub mod http;
+pub mod latency;
+pub mod metrics;
+pub mod observer;
+pub mod probes;
+pub mod sample;
+pub mod sampler;
+pub mod session;

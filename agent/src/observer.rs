@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The observer: what came from the probes, put together into devices, sessions and metrics.
+//!
+//! ```text
+//!  ring ──▶ events ──▶ ┌──────────┐ ──▶ devices  ──▶ /api/v1/devices
+//!                      │ observer │ ──▶ sessions ──▶ /api/v1/sessions
+//!  maps ──▶ sample ──▶ └──────────┘ ──▶ metrics  ──▶ /metrics
+//! ```
+//!
+//! It knows neither BPF nor HTTP, and gets the time from outside: everything it does can be played to it.
+//!
+//! **Losses.** A record that was lost is counted by the probe, but nobody knows which it was. The counters are read after each
+//! reading of the ring; if one has grown, something was lost between this reading and the one before, and every session that
+//! was under way in that window is no longer exact. That includes sessions whose records are still to come: so the window is
+//! kept and each new session compared with it. The states of all devices become unknown, until a record or their sums tell them.
+
+use crate::{
+    device::{Device, Standing as DeviceStanding},
+    event::{BadRecord, Event, StateChange},
+    host::{self, Paths},
+    metrics::{Info, Metrics},
+    probes::{Standing, stats::ProgramCost},
+    sample::{Losses, Sample},
+    session::{
+        Coverage, Session, Tracker,
+        pairing::{Pair, Pairing},
+        report::Report,
+    },
+};
+use migscope_abi::{device::DeviceKey, ring::DeviceSums, trace};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
+use tracing::{info, warn};
+
+/// Ended sessions that are kept for `/api/v1/sessions`.
+const HISTORY: usize = 128;
+
+/// Everything that is known.
+pub struct Observer {
+    paths: Paths,
+    metrics: Arc<Metrics>,
+    devices: BTreeMap<DeviceKey, Watched>,
+    history: VecDeque<Session>,
+    pairing: Pairing,
+    next_session: u64,
+    coverage: Coverage,
+    standing: Standing,
+    losses: Losses,
+    /// When the loss counters were last read, and the window of the last loss.
+    losses_read_ns: u64,
+    loss_window: Option<RangeInclusive<u64>>,
+}
+
+struct Watched {
+    device: Device,
+    tracker: Tracker,
+    info: Info,
+}
+
+/// A device as `/api/v1/devices` gives it; what is unknown is `null`.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceReport {
+    /// The device, as sysfs writes it.
+    pub device: String,
+    /// The state that it is in; `null` while unknown, `closed` while nobody has it open.
+    pub state: Option<&'static str>,
+    /// Since when, `CLOCK_MONOTONIC` in nanoseconds.
+    pub since_monotonic_ns: Option<u64>,
+    /// What it is and who has it open.
+    #[serde(flatten)]
+    pub info: Info,
+    /// Process that last changed its state.
+    pub pid: Option<u32>,
+    /// What `pending_bytes` last read as.
+    pub pending_bytes: Option<u64>,
+    /// Known time in each state, in nanoseconds.
+    pub states_ns: BTreeMap<&'static str, u64>,
+    /// The session that is under way.
+    pub session: Option<Report>,
+}
+
+impl Observer {
+    /// One that has seen nothing yet.
+    pub fn new(paths: Paths, metrics: Arc<Metrics>) -> Self {
+        Self {
+            paths,
+            metrics,
+            devices: BTreeMap::new(),
+            history: VecDeque::new(),
+            pairing: Pairing::default(),
+            next_session: 1,
+            coverage: Coverage::default(),
+            standing: Standing::new(),
+            losses: Losses::default(),
+            losses_read_ns: 0,
+            loss_window: None,
+        }
+    }
+
+    /// Takes in which probes are there.
+    pub fn probes(&mut self, standing: Standing) {
+        let attached = |event| standing.get(&event).is_some_and(Result::is_ok);
+        let state_before = self.coverage.state;
+        self.coverage = Coverage {
+            data: attached(trace::Event::Data),
+            dirty: attached(trace::Event::DirtyQuery),
+            dma: attached(trace::Event::Dma),
+            access: attached(trace::Event::RegionAccess),
+            errors: attached(trace::Event::Error),
+            state: attached(trace::Event::State),
+        };
+        if self.coverage.state && !state_before {
+            self.metrics.session.start();
+        }
+        self.metrics.own.probes(&standing);
+        self.standing = standing;
+    }
+
+    /// Which probes are there; empty until they were tried.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Takes in the loss counters, read at `now_ns`. Comes between the reading of the ring and [`Observer::events`].
+    pub fn losses(&mut self, losses: Losses, now_ns: u64) {
+        self.metrics.own.lost(&losses);
+        let skipped = |losses: Losses| losses.skipped.unwrap_or(0);
+        if losses.told != self.losses.told || skipped(losses) != skipped(self.losses) {
+            self.lose(now_ns, "events were lost");
+        }
+        self.losses = losses;
+        self.losses_read_ns = now_ns;
+    }
+
+    /// Something was lost between the last reading of the losses and `now_ns`; `what` is for the log.
+    pub fn lose(&mut self, now_ns: u64, what: &str) {
+        warn!("{what}: running sessions are not exact, states are unknown until told again");
+        let window = self.losses_read_ns..=now_ns;
+        for watched in self.devices.values_mut() {
+            watched.device.lost();
+            if let Some(session) = watched.tracker.current_mut() {
+                session.lost(&window);
+            }
+        }
+        for session in &mut self.history {
+            session.lost(&window);
+        }
+        self.loss_window = Some(window);
+    }
+
+    /// Takes in records that made no sense.
+    pub fn bad_records(&mut self, bad: &[BadRecord], now_ns: u64) {
+        for record in bad {
+            warn!(%record, "a record of the probes makes no sense");
+            self.metrics.own.malformed();
+        }
+        if !bad.is_empty() {
+            self.lose(now_ns, "the probes and the agent do not understand each other");
+        }
+    }
+
+    /// Takes in records, in their order.
+    pub fn events(&mut self, events: &[Event]) {
+        for event in events {
+            match event {
+                Event::State(change) => self.state_changed(change),
+                Event::DirtyQuery(query) => self.metrics.dirty.queried(query),
+                Event::Violation(violation) => {
+                    self.metrics.region.violated(violation);
+                    let watched = self.watched(violation.device);
+                    if let Some(session) = watched.tracker.current_mut() {
+                        session.violations = session.violations.saturating_add(1);
+                    }
+                }
+            }
+        }
+    }
+
+    fn state_changed(&mut self, change: &StateChange) {
+        self.metrics.device.changed(change);
+        if !change.refused() && change.now.is_running() {
+            self.pairing.runs(change.device);
+        }
+        let mut next_session = self.next_session;
+        let coverage = self.coverage;
+        let loss_window = self.loss_window.clone();
+        let watched = self.watched(change.device);
+        let other_process = watched.device.tgid() != Some(change.tgid);
+        watched.device.changed(change);
+        let ended = watched.tracker.advance(change, &mut next_session, coverage);
+        if let (Some(session), Some(window)) = (watched.tracker.current_mut(), &loss_window) {
+            session.lost(window);
+        }
+        self.next_session = next_session;
+        if other_process {
+            self.describe(change.device);
+        }
+        for mut session in ended {
+            if let Some(window) = &loss_window {
+                session.lost(window);
+            }
+            self.session_ended(session);
+        }
+    }
+
+    fn session_ended(&mut self, session: Session) {
+        self.metrics.session.ended(&session);
+        info!(
+            device = %session.device,
+            role = session.role.name(),
+            result = session.end.map(|(end, _)| end.name()),
+            exact = session.exact,
+            "a session has ended"
+        );
+        let under_way = self.devices.values().filter_map(|watched| watched.tracker.current());
+        let pairs = self.pairing.ended(&session, under_way);
+        self.history.push_back(session);
+        if self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
+        for Pair { source, destination, total_ns } in pairs {
+            self.metrics.session.downtime_total(total_ns);
+            for session in &mut self.history {
+                let peer = match session.id {
+                    id if id == source => destination,
+                    id if id == destination => source,
+                    _ => continue,
+                };
+                session.peer = Some(peer);
+                session.downtime.total_ns = Some(total_ns);
+            }
+        }
+    }
+
+    /// All records up to `now_ns` (`CLOCK_MONOTONIC`, nanoseconds) have been taken in: until then the devices stand as they do.
+    pub fn settled(&mut self, now_ns: u64) {
+        for watched in self.devices.values_mut() {
+            watched.device.settle(now_ns);
+            self.metrics.device.show(&watched.device);
+        }
+    }
+
+    /// Takes in what the probes have added up.
+    pub fn sampled(&mut self, sample: &Sample) {
+        self.metrics.own.sampled(sample, &self.standing);
+        self.metrics.region.show(sample, self.coverage);
+        self.metrics.dirty.show(sample, self.coverage);
+        for (device, sums) in &sample.devices {
+            self.device_sampled(*device, *sums);
+        }
+        for watched in self.devices.values() {
+            self.metrics.device.show(&watched.device);
+        }
+    }
+
+    fn device_sampled(&mut self, device: DeviceKey, sums: DeviceSums) {
+        let watched = self.watched(device);
+        watched.device.sampled(sums);
+        if let Some(session) = watched.tracker.current_mut() {
+            session.sampled(sums);
+        }
+    }
+
+    /// Takes in what the probes cost.
+    pub fn costs(&self, costs: &[ProgramCost]) {
+        self.metrics.own.costs(costs);
+    }
+
+    /// Drops devices that were closed for longer than `keep`, with their series. Gives their names, so that the probes' maps can
+    /// drop them too: an entry that is made anew in between would lose its first counts, so nothing is dropped before its time.
+    pub fn retire(&mut self, keep: Duration, now_ns: u64) -> Vec<DeviceKey> {
+        let keep_ns = u64::try_from(keep.as_nanos()).unwrap_or(u64::MAX);
+        let mut retired = Vec::new();
+        for (key, watched) in &mut self.devices {
+            if !host::device::present(&self.paths, *key) {
+                watched.device.gone(now_ns);
+            }
+            if let DeviceStanding::Closed(since_ns) = watched.device.standing()
+                && now_ns.saturating_sub(since_ns) >= keep_ns
+            {
+                retired.push(*key);
+            }
+        }
+        for key in &retired {
+            info!(device = %key, "the device was closed long ago: its series end");
+            self.devices.remove(key);
+            self.metrics.forget(*key);
+        }
+        retired
+    }
+
+    /// The devices, as they stand at `now_ns`.
+    pub fn device_reports(&self, now_ns: u64) -> Vec<DeviceReport> {
+        let report = |watched: &Watched| {
+            let Watched { device, tracker, info } = watched;
+            let (state, since_ns) = match device.standing() {
+                DeviceStanding::Unknown => (None, None),
+                DeviceStanding::In(state, since_ns) => (Some(state.name()), Some(since_ns)),
+                DeviceStanding::Closed(since_ns) => (Some("closed"), Some(since_ns)),
+            };
+            DeviceReport {
+                device: device.key().to_string(),
+                state,
+                since_monotonic_ns: since_ns,
+                info: info.clone(),
+                pid: device.tgid(),
+                pending_bytes: device.pending_bytes().filter(|_| self.coverage.access),
+                states_ns: device.stayed_ns().map(|(state, ns)| (state.name(), ns)).collect(),
+                session: tracker.current().map(|session| Report::new(session, now_ns)),
+            }
+        };
+        self.devices.values().map(report).collect()
+    }
+
+    /// The ended sessions that are kept and those under way, by their numbers.
+    pub fn session_reports(&self, now_ns: u64) -> Vec<Report> {
+        let running = self.devices.values().filter_map(|watched| watched.tracker.current());
+        let mut reports: Vec<_> =
+            self.history.iter().chain(running).map(|s| Report::new(s, now_ns)).collect();
+        reports.sort_by_key(|report| report.id);
+        reports
+    }
+
+    /// The metrics that it keeps.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    fn watched(&mut self, key: DeviceKey) -> &mut Watched {
+        let known = self.devices.contains_key(&key);
+        if !known {
+            let watched = Watched {
+                device: Device::new(key),
+                tracker: Tracker::default(),
+                info: Info::default(),
+            };
+            self.devices.insert(key, watched);
+            self.describe(key);
+        }
+        self.devices.get_mut(&key).expect("inserted above")
+    }
+
+    /// Looks up what the device is and who has it open.
+    fn describe(&mut self, key: DeviceKey) {
+        let Some(watched) = self.devices.get_mut(&key) else {
+            return;
+        };
+        let machine = watched
+            .device
+            .tgid()
+            .and_then(|pid| host::process::machine(&self.paths, pid))
+            .unwrap_or_default();
+        watched.info = Info {
+            driver: host::device::driver(&self.paths, key).unwrap_or_default(),
+            iommu_group: host::device::iommu_group(&self.paths, key).unwrap_or_default(),
+            vm: machine.name.unwrap_or_default(),
+            vm_uuid: machine.uuid.unwrap_or_default(),
+        };
+        self.metrics.device.describe(&key.to_string(), &watched.info);
+    }
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Loading the object: its maps are made, its programs pass the verifier.
+
+use super::{
+    attach::{Missing, chain, not_permitted},
+    logs::{self, Logs},
+    maps::{MapError, Maps},
+    ring::Reader,
+};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::MapError as AyaMapError,
+    programs::{ProgramError, RawTracePoint},
+};
+use migscope_abi::trace::Event;
+use std::io;
+use tracing::debug;
+
+/// The probes in the kernel, not yet attached. Dropping `ebpf` detaches and removes them.
+pub struct Loaded {
+    /// The programs.
+    pub ebpf: Ebpf,
+    /// What they add up.
+    pub maps: Maps,
+    /// What they send.
+    pub reader: Reader,
+    /// What they have to say about themselves.
+    pub logs: Option<Logs>,
+}
+
+/// Why the probes could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The binary carries none.
+    #[error("this binary was built without probes")]
+    NoObject,
+    /// The object was refused: by aya, or by the kernel when the maps were made.
+    #[error("failed to load the object with the probes")]
+    Object(#[source] EbpfError),
+    /// A program was refused by the kernel. Its verifier's account is in the log, at level debug.
+    #[error("the kernel refused the probe {program}")]
+    Refused {
+        /// Which program.
+        program: &'static str,
+        /// What the kernel answered.
+        #[source]
+        io_error: io::Error,
+    },
+    /// A program could not be loaded for another reason.
+    #[error("failed to load the probe {0}")]
+    Program(&'static str, #[source] ProgramError),
+    /// A map is missing or of another shape.
+    #[error("failed to use the probes' maps")]
+    Maps(#[from] MapError),
+}
+
+impl LoadError {
+    /// In words for people: why, and what would mend it.
+    pub fn missing(&self) -> Missing {
+        if self.is_permission() {
+            return not_permitted();
+        }
+        let remedy = match self {
+            Self::NoObject => {
+                "build it with probes: cargo xtask build-ebpf, then build the agent with \
+                 MIGSCOPE_EBPF_OBJECT set to the path that it prints"
+            }
+            Self::Object(_) | Self::Refused { .. } | Self::Program(..) | Self::Maps(_) => {
+                "run `migscope --log.level debug check` and report what it prints; the probes need \
+                 Linux 5.8 or later"
+            }
+        };
+        Missing { why: chain(self), remedy: remedy.into() }
+    }
+
+    fn is_permission(&self) -> bool {
+        let io_error = match self {
+            Self::Refused { io_error, .. } => Some(io_error),
+            Self::Program(_, ProgramError::SyscallError(call)) => Some(&call.io_error),
+            Self::Object(EbpfError::MapError(AyaMapError::CreateError { io_error, .. })) => {
+                Some(io_error)
+            }
+            Self::Object(EbpfError::MapError(AyaMapError::SyscallError(call))) => {
+                Some(&call.io_error)
+            }
+            _ => None,
+        };
+        io_error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
+/// Loads the probes from `object`.
+///
+/// # Errors
+///
+/// [`LoadError`]; nothing stays behind in the kernel.
+pub fn load(object: Option<&[u8]>) -> Result<Loaded, LoadError> {
+    let object = object.ok_or(LoadError::NoObject)?;
+    let log_level = logs::level();
+    let mut ebpf = EbpfLoader::new()
+        // Not mandatory: an object in which no program logs has no level.
+        .override_global(aya_log::LEVEL, &log_level, false)
+        .load(object)
+        .map_err(LoadError::Object)?;
+    let logs = logs::take(&mut ebpf);
+    for event in Event::ALL {
+        let name = event.name();
+        let Some(program) = ebpf.program_mut(name) else {
+            continue; // `attach` says so
+        };
+        let program: &mut RawTracePoint =
+            program.try_into().map_err(|error| LoadError::Program(name, error))?;
+        program.load().map_err(|error| refused(name, error))?;
+    }
+    let maps = Maps::take(&mut ebpf)?;
+    let reader = Reader::take(&mut ebpf)?;
+    Ok(Loaded { ebpf, maps, reader, logs })
+}
+
+/// Keeps the verifier's account, which can be thousands of lines, out of the message.
+fn refused(program: &'static str, error: ProgramError) -> LoadError {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            debug!(program, %verifier_log, "the kernel refused a probe");
+            LoadError::Refused { program, io_error }
+        }
+        other => LoadError::Program(program, other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_without_probes_says_how_to_build_one_with_them() {
+        let Err(error) = load(None) else { panic!("nothing to load") };
+        let missing = error.missing();
+        assert!(missing.why.contains("without probes"), "{missing:?}");
+        assert!(missing.remedy.contains("build-ebpf"), "{missing:?}");
+    }
+
+    #[test]
+    fn an_object_that_is_none_is_an_error_not_a_panic() {
+        let Err(error) = load(Some(b"not an ELF file")) else { panic!("nothing to load") };
+        assert!(matches!(error, LoadError::Object(_)), "{error:?}");
+        assert!(!error.missing().why.is_empty());
+    }
+}

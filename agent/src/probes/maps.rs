@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The maps in which the probes add up. Names, keys and values are those of `ebpf/src/maps.rs`.
+
+use crate::sample::{Access, Sample};
+use aya::{
+    Ebpf,
+    maps::{
+        HashMap, Map, MapData, MapError as AyaMapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
+    },
+};
+use migscope_abi::{
+    device::DeviceKey,
+    latency::BUCKETS,
+    region::{Field, Op},
+    ring::{AccessKey, DeviceSums, Lost, latency_series, lost_slot},
+    trace::Event,
+};
+
+/// Why a map could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MapError {
+    /// The object has no map of this name.
+    #[error("the object has no map named {0}")]
+    Absent(&'static str),
+    /// The map has another type, or keys or values of another size.
+    #[error("the map {0} is of another shape than this agent knows")]
+    Shape(&'static str, #[source] AyaMapError),
+    /// The kernel refused to read it.
+    #[error("failed to read the map {0}")]
+    Read(&'static str, #[source] AyaMapError),
+}
+
+/// Takes a map out of the object, by name.
+pub(super) fn take<M: TryFrom<Map, Error = AyaMapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, MapError> {
+    let map = ebpf.take_map(name).ok_or(MapError::Absent(name))?;
+    M::try_from(map).map_err(|error| MapError::Shape(name, error))
+}
+
+/// The maps of loaded probes.
+pub struct Maps {
+    device_sums: HashMap<MapData, u64, DeviceSums>,
+    accesses: PerCpuHashMap<MapData, AccessKey, u64>,
+    latency_buckets: PerCpuArray<MapData, [u64; BUCKETS]>,
+    latency_sum_ns: PerCpuArray<MapData, u64>,
+    lost: PerCpuArray<MapData, u64>,
+    seen: PerCpuArray<MapData, u64>,
+}
+
+impl Maps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapError> {
+        Ok(Self {
+            device_sums: take(ebpf, "DEVICE_SUMS")?,
+            accesses: take(ebpf, "ACCESSES")?,
+            latency_buckets: take(ebpf, "LATENCY_BUCKETS")?,
+            latency_sum_ns: take(ebpf, "LATENCY_SUM_NS")?,
+            lost: take(ebpf, "LOST")?,
+            seen: take(ebpf, "SEEN")?,
+        })
+    }
+
+    /// What was lost since the probes were loaded, by [`Lost`].
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Read`].
+    pub fn lost(&self) -> Result<[u64; Lost::COUNT], MapError> {
+        let mut lost = [0_u64; Lost::COUNT];
+        for event in Event::ALL {
+            for (reason, sum) in Lost::ALL.into_iter().zip(&mut lost) {
+                let count = self
+                    .lost
+                    .get(&lost_slot(event, reason), 0)
+                    .map_err(|error| MapError::Read("LOST", error))?;
+                *sum = sum.wrapping_add(total(&count));
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Reads everything that is added up: one entry for each device, and some fifty others.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Read`]: then nothing is known, which is not the same as nothing being there.
+    pub fn sample(&self) -> Result<Sample, MapError> {
+        let mut sample = Sample { seen: row("SEEN", &self.seen)?, ..Sample::default() };
+        for entry in self.device_sums.iter() {
+            let (device, sums) = entry.map_err(|error| MapError::Read("DEVICE_SUMS", error))?;
+            sample.devices.insert(DeviceKey(device), sums);
+        }
+        for entry in self.accesses.iter() {
+            let (key, counts) = entry.map_err(|error| MapError::Read("ACCESSES", error))?;
+            sample.accesses.push(Access { key, count: total(&counts) });
+        }
+        for field in Field::ALL {
+            for op in Op::ALL {
+                let series = latency_series(field as u32, op as u32);
+                let counts = self
+                    .latency_buckets
+                    .get(&series, 0)
+                    .map_err(|error| MapError::Read("LATENCY_BUCKETS", error))?;
+                let sums = self
+                    .latency_sum_ns
+                    .get(&series, 0)
+                    .map_err(|error| MapError::Read("LATENCY_SUM_NS", error))?;
+                let mut buckets = vec![0_u64; BUCKETS];
+                for cpu in counts.iter() {
+                    for (bucket, count) in buckets.iter_mut().zip(cpu) {
+                        *bucket = bucket.wrapping_add(*count);
+                    }
+                }
+                sample.latencies.insert((field as u32, op as u32), (buckets, total(&sums)));
+            }
+        }
+        Ok(sample)
+    }
+
+    /// Drops what was added up for a device that is gone, so that the maps have room for others.
+    pub fn forget(&mut self, device: DeviceKey) {
+        // An entry that is not there is as good as one that was removed.
+        let _ = self.device_sums.remove(&device.0);
+        let keys: Vec<_> =
+            self.accesses.keys().flatten().filter(|key| key.device == device.0).collect();
+        for key in keys {
+            let _ = self.accesses.remove(&key);
+        }
+    }
+}
+
+fn row<const N: usize>(
+    name: &'static str,
+    map: &PerCpuArray<MapData, u64>,
+) -> Result<[u64; N], MapError> {
+    let mut row = [0; N];
+    for (index, slot) in (0_u32..).zip(&mut row) {
+        *slot = total(&map.get(&index, 0).map_err(|error| MapError::Read(name, error))?);
+    }
+    Ok(row)
+}
+
+fn total(values: &PerCpuValues<u64>) -> u64 {
+    values.iter().fold(0, |sum, value| sum.wrapping_add(*value))
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the probes had added up at one moment. Every number counts from the moment when the probes were loaded.
+
+use migscope_abi::{
+    device::DeviceKey,
+    ring::{AccessKey, DeviceSums, Lost},
+    trace::Event,
+};
+use std::collections::BTreeMap;
+
+/// Which latency: field and direction, as numbered in the ABI.
+pub type LatencySeries = (u32, u32);
+
+/// One reading of the maps.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// The sums of each device.
+    pub devices: BTreeMap<DeviceKey, DeviceSums>,
+    /// Accesses to the regions' fields.
+    pub accesses: Vec<Access>,
+    /// Durations of accesses: counts by bucket of `migscope_abi::latency`, and their sum in nanoseconds.
+    pub latencies: BTreeMap<LatencySeries, (Vec<u64>, u64)>,
+    /// Records of tracepoints that the probes read, by [`Event`].
+    pub seen: [u64; Event::COUNT],
+}
+
+/// How often one field of one device was read or written.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// Which device, field, direction, and whether refused.
+    pub key: AccessKey,
+    /// How often.
+    pub count: u64,
+}
+
+/// What did not reach the agent since the probes were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// What the probes say that they lost, by [`Lost`].
+    pub told: [u64; Lost::COUNT],
+    /// Runs that the kernel left out because the same probe was running on that CPU; `None` where it does not say.
+    pub skipped: Option<u64>,
+}

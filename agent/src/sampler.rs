@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! When the probes are loaded, attached and read.
+//!
+//! ```text
+//!            every 2 s                 every 2 s, while one is missing
+//!   nothing ──load──▶ loaded ──attach──▶ ring readable ──▶ read the ring: losses, events
+//!      ▲ why not │                       every 250 ms ───▶ the same, then the maps
+//!      └─────────┘                       every 5 s ──────▶ retire devices that are gone
+//! ```
+//!
+//! The maps are read by the clock alone: that takes a hundred system calls, which a busy ring must not multiply. What is exact in
+//! a session comes with the records of the ring.
+
+use crate::{
+    clock::monotonic_ns,
+    observer::Observer,
+    probes::{
+        Standing, all_missing,
+        attach::{Missing, attach},
+        load::{Loaded, load},
+        logs::Logs,
+        maps::Maps,
+        ring::Reader,
+        stats::{RunStats, skipped_runs},
+    },
+    sample::Losses,
+};
+use aya::Ebpf;
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{debug, error, info, warn};
+
+/// How often the maps are read. Counters in Prometheus need no more: it scrapes every few seconds.
+const SAMPLE: Duration = Duration::from_millis(250);
+/// How often what is missing is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How often devices are looked for that are gone.
+const RETIRE: Duration = Duration::from_secs(5);
+/// The least time between two readings of the ring: a process that makes errors in a loop shall not keep the agent busy. The ring
+/// holds the records of 150,000 errors a second for that long.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Batches read of the ring at a time, so that one who fills it faster than it is read does not hold up everything else.
+const BATCHES: usize = 16;
+
+/// What is known, shared between the sampler and those who show it.
+pub type Shared = Arc<Mutex<Observer>>;
+
+/// Access to what is known.
+pub fn lock(observer: &Shared) -> MutexGuard<'_, Observer> {
+    // A thread that died in between may have left a count short; to show nothing any more would be worse.
+    observer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Loads, attaches and reads the probes.
+pub struct Sampler {
+    observer: Shared,
+    object: Option<&'static [u8]>,
+    keep: Duration,
+    probes: Option<Probes>,
+    /// Why the probes could not be loaded, when that was last tried.
+    missing: Option<Missing>,
+}
+
+struct Probes {
+    ebpf: Ebpf,
+    maps: Maps,
+    ring: AsyncFd<Reader>,
+    logs: Option<Logs>,
+    stats: Option<RunStats>,
+    standing: Standing,
+    /// Not before this the ring is read again.
+    resume_at: Instant,
+}
+
+impl Sampler {
+    /// A sampler for the probes in `object`. Series of closed devices are kept for `keep`.
+    pub fn new(observer: Shared, object: Option<&'static [u8]>, keep: Duration) -> Self {
+        Self { observer, object, keep, probes: None, missing: None }
+    }
+
+    /// Runs until `stop` changes, then reads what is left and detaches.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut sample = interval(SAMPLE);
+        let mut retry = interval(RETRY);
+        let mut retire = interval(RETIRE);
+        for ticks in [&mut sample, &mut retry, &mut retire] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        loop {
+            tokio::select! {
+                _ = stop.changed() => break,
+                _ = retry.tick() => self.connect(),
+                _ = sample.tick() => self.read_all(),
+                _ = retire.tick() => self.retire(),
+                () = readable(self.probes.as_mut()) => {
+                    self.read_ring();
+                }
+            }
+        }
+        self.read_all();
+    }
+
+    /// Loads what is not loaded and attaches what is not attached.
+    fn connect(&mut self) {
+        if self.probes.is_none() {
+            match self.load() {
+                Ok(probes) => {
+                    self.probes = Some(probes);
+                    self.missing = None;
+                }
+                Err(missing) => {
+                    if self.missing.as_ref() != Some(&missing) {
+                        warn!(why = %missing.why, remedy = %missing.remedy, "no probes");
+                        lock(&self.observer).probes(all_missing(&missing));
+                        self.missing = Some(missing);
+                    }
+                    return;
+                }
+            }
+        }
+        let Some(probes) = &mut self.probes else {
+            return;
+        };
+        if attach(&mut probes.ebpf, &mut probes.standing) {
+            for (event, attached) in &probes.standing {
+                match attached {
+                    Ok(()) => info!(probe = event.name(), "attached"),
+                    Err(Missing { why, remedy }) => {
+                        warn!(probe = event.name(), %why, %remedy, "a probe is missing");
+                    }
+                }
+            }
+            lock(&self.observer).probes(probes.standing.clone());
+        }
+    }
+
+    fn load(&self) -> Result<Probes, Missing> {
+        let Loaded { ebpf, maps, reader, logs } =
+            load(self.object).map_err(|error| error.missing())?;
+        let ring = reader.into_async().map_err(|error| Missing {
+            why: format!("the probes' ring cannot be waited for: {error}"),
+            remedy: "raise the limit of open files (ulimit -n)".into(),
+        })?;
+        let stats = RunStats::enable();
+        let resume_at = Instant::now();
+        Ok(Probes { ebpf, maps, ring, logs, stats, standing: Standing::new(), resume_at })
+    }
+
+    /// Reads the ring, and the losses after it; see [`crate::observer`].
+    fn read_ring(&mut self) {
+        let Some(probes) = &mut self.probes else {
+            return;
+        };
+        for _ in 0..BATCHES {
+            let before_ns = monotonic_ns();
+            let batch = probes.ring.get_mut().drain();
+            let lost = probes.maps.lost();
+            let skipped = skipped_runs(&probes.ebpf);
+            let now_ns = monotonic_ns();
+            let mut observer = lock(&self.observer);
+            match lost {
+                Ok(told) => observer.losses(Losses { told, skipped }, now_ns),
+                Err(error) => {
+                    error!(error = &error as &dyn std::error::Error, "losses are unknown");
+                    observer.lose(now_ns, "events may have been lost");
+                }
+            }
+            observer.bad_records(&batch.bad, now_ns);
+            observer.events(&batch.events);
+            if batch.emptied {
+                observer.settled(before_ns);
+                break;
+            }
+        }
+        probes.resume_at = Instant::now() + PAUSE;
+    }
+
+    /// Reads the ring, then the maps.
+    fn read_all(&mut self) {
+        self.read_ring();
+        let Some(probes) = &mut self.probes else {
+            return;
+        };
+        match probes.maps.sample() {
+            Ok(sample) => {
+                let mut observer = lock(&self.observer);
+                observer.sampled(&sample);
+                if let Some(stats) = &probes.stats {
+                    observer.costs(&stats.read(&probes.ebpf));
+                }
+            }
+            Err(error) => {
+                error!(error = &error as &dyn std::error::Error, "the probes' sums are unknown");
+            }
+        }
+        if let Some(logs) = &mut probes.logs {
+            logs.flush();
+        }
+    }
+
+    fn retire(&mut self) {
+        let retired = lock(&self.observer).retire(self.keep, monotonic_ns());
+        if let Some(probes) = &mut self.probes {
+            for device in retired {
+                debug!(%device, "its entries in the probes' maps are removed");
+                probes.maps.forget(device);
+            }
+        }
+    }
+}
+
+/// Waits until there is something in the ring and it is time to read it.
+async fn readable(probes: Option<&mut Probes>) {
+    let Some(probes) = probes else {
+        return std::future::pending().await;
+    };
+    sleep_until(probes.resume_at).await;
+    let ready: io::Result<_> = probes.ring.readable_mut().await;
+    match ready {
+        // Cleared before the ring is read: what comes meanwhile makes it ready again.
+        Ok(mut ready) => ready.clear_ready(),
+        Err(error) => {
+            error!(%error, "the probes' ring cannot be waited for; it is read every {SAMPLE:?}");
+            std::future::pending().await
+        }
+    }
+}

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Sessions: one migration of one device, from leaving its ordinary life to its end.
+//!
+//! ```text
+//!  source                                                destination
+//!
+//!   running ──▶ pre_copy ──▶ stop_and_copy ──▶ stopped    running or stopped ──▶ resuming ──▶ running
+//!           begins │              │         completed              begins            │   completed
+//!                  ├──▶ running   ├──▶ running  cancelled                            ├──▶ stopped   cancelled
+//!                  ├──▶ stopped   │             cancelled                            │
+//!                  └──▶ error, reset, close ◀┘  failed                               └──▶ error, reset, close   failed
+//! ```
+//!
+//! A session of a source also begins with stop_and_copy, from running or from stopped: a machine that is paused is migrated
+//! without pre-copy. A pause alone is no session.
+//!
+//! A session's figures are the difference between the copies of the device's sums in the record that began it and in the
+//! record that ended it. So they are exact whenever the agent reads them, unless a record was lost, and then `exact` says so. A
+//! session whose end was lost ends as *unknown*: it is counted, with no guess at what became of it.
+
+pub mod pairing;
+pub mod report;
+
+use crate::{dirty::Account, event::StateChange};
+use migscope_abi::{
+    device::DeviceKey,
+    ring::DeviceSums,
+    state::{Cause, State},
+    trace::{DataDirection, DmaDirection},
+};
+use serde::Serialize;
+use std::ops::RangeInclusive;
+
+/// Transitions kept of one session; a migration makes four. More are counted only: a process may write states for ever.
+const TRANSITIONS: usize = 256;
+
+/// Which end of a migration a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// It gives its state away.
+    Source,
+    /// It takes state in.
+    Destination,
+}
+
+impl Role {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Source, Self::Destination];
+
+    /// The value of the label `role`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// The source was saved to its end, or the destination runs.
+    Completed,
+    /// The user went back: the source runs on, the destination was put aside.
+    Cancelled,
+    /// The device failed, was reset, or was closed in the middle.
+    Failed,
+    /// The record of the end was lost.
+    Unknown,
+}
+
+impl End {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Completed, Self::Cancelled, Self::Failed, Self::Unknown];
+
+    /// The value of the label `result`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What is added up at all: a sum that no probe feeds is unknown, not zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Device data and iterations.
+    pub data: bool,
+    /// Dirty pages and queries.
+    pub dirty: bool,
+    /// DMA.
+    pub dma: bool,
+    /// Accesses and what `pending_bytes` reads as.
+    pub access: bool,
+    /// Broken rules.
+    pub errors: bool,
+    /// States, and so sessions.
+    pub state: bool,
+}
+
+/// The parts of a downtime, in nanoseconds; what is not known is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Downtime {
+    /// Source: how long the write took that made the device leave a running state.
+    pub stop_ns: Option<u64>,
+    /// Source: from the beginning of that write to the end of the session.
+    pub source_ns: Option<u64>,
+    /// Destination: from entering resuming to running.
+    pub destination_ns: Option<u64>,
+    /// Both: from the beginning of the source's stop until the destination ran. Known only where the two ends were seen and
+    /// could be told to be one migration; see [`pairing`].
+    pub total_ns: Option<u64>,
+}
+
+/// One migration of one device.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Number of this session in this agent, from 1.
+    pub id: u64,
+    /// Which device.
+    pub device: DeviceKey,
+    /// Which end.
+    pub role: Role,
+    /// Process that began it.
+    pub tgid: u32,
+    /// `CLOCK_MONOTONIC` when the change of state that began it began, in nanoseconds.
+    pub began_ns: u64,
+    /// How and when (`CLOCK_MONOTONIC`, nanoseconds) it ended.
+    pub end: Option<(End, u64)>,
+    /// Whether nothing of it was lost and it was seen from its beginning.
+    pub exact: bool,
+    /// Changes of state in it, refused ones too, in their order.
+    pub transitions: Vec<StateChange>,
+    /// Changes past the number that is kept.
+    pub transitions_left_out: u64,
+    /// Rules that were broken in it.
+    pub violations: u64,
+    /// What was being added up while it ran.
+    pub coverage: Coverage,
+    /// The downtime, as far as it is known.
+    pub downtime: Downtime,
+    /// The session at the other end, where it is known.
+    pub peer: Option<u64>,
+    state: State,
+    stop_began_ns: Option<u64>,
+    base: Option<DeviceSums>,
+    last: Option<DeviceSums>,
+}
+
+/// What was moved and reported in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    /// Device data moved in the session's direction, in bytes.
+    pub data_bytes: Option<u64>,
+    /// Buffers that it came in.
+    pub iterations: Option<u64>,
+    /// Dirty pages.
+    pub dirty: Option<Account>,
+    /// Bytes that the device wrote to memory.
+    pub dma_to_memory_bytes: Option<u64>,
+    /// Transfers that wrote them.
+    pub dma_to_memory_transfers: Option<u64>,
+}
+
+impl Session {
+    /// What was moved, from its beginning to its end, or to what is known now.
+    pub fn figures(&self) -> Figures {
+        let Coverage { data, dirty, dma, .. } = self.coverage;
+        let direction = match self.role {
+            Role::Source => DataDirection::Save,
+            Role::Destination => DataDirection::Resume,
+        } as usize;
+        let to_memory = DmaDirection::ToMemory as usize;
+        let difference = |covered: bool, of: &dyn Fn(&DeviceSums) -> u64| {
+            let (base, last) = (self.base.as_ref()?, self.last.as_ref()?);
+            if covered { of(last).checked_sub(of(base)) } else { None }
+        };
+        Figures {
+            data_bytes: difference(data, &|sums| sums.data_bytes[direction]),
+            iterations: difference(data, &|sums| sums.iterations[direction]),
+            dirty: match (&self.base, &self.last) {
+                (Some(base), Some(last)) if dirty => Account::from(last).since(&base.into()),
+                _ => None,
+            },
+            dma_to_memory_bytes: difference(dma, &|sums| sums.dma_bytes[to_memory]),
+            dma_to_memory_transfers: difference(dma, &|sums| sums.dma_transfers[to_memory]),
+        }
+    }
+
+    /// When the source's device began to stop (`CLOCK_MONOTONIC`, nanoseconds).
+    pub fn stop_began_ns(&self) -> Option<u64> {
+        self.stop_began_ns
+    }
+
+    /// Takes in a reading of the sums while the session runs.
+    pub fn sampled(&mut self, sums: DeviceSums) {
+        self.last = Some(sums);
+    }
+
+    /// Something was lost in `window` (`CLOCK_MONOTONIC`, nanoseconds): what overlaps it is not exact.
+    pub fn lost(&mut self, window: &RangeInclusive<u64>) {
+        let ended_before = self.end.is_some_and(|(_, at_ns)| at_ns < *window.start());
+        if !ended_before && self.began_ns <= *window.end() {
+            self.exact = false;
+        }
+    }
+
+    fn push(&mut self, change: &StateChange) {
+        if self.transitions.len() < TRANSITIONS {
+            self.transitions.push(change.clone());
+        } else {
+            self.transitions_left_out = self.transitions_left_out.saturating_add(1);
+        }
+    }
+
+    fn advance(&mut self, change: &StateChange) {
+        self.push(change);
+        if change.refused() {
+            return;
+        }
+        self.state = change.now;
+        self.last = change.sums;
+        self.exact &= change.sums.is_some();
+        if let Some(end) = self.end_by(change) {
+            self.finish(end, change.at_ns);
+        }
+    }
+
+    /// How `change` ends the session, if it does.
+    fn end_by(&self, change: &StateChange) -> Option<End> {
+        match (change.cause, self.role, change.now) {
+            (Cause::Close | Cause::Reset | Cause::Failure | Cause::Open, ..)
+            | (Cause::Write, _, State::Error) => Some(End::Failed),
+            (Cause::Write, Role::Source, State::PreCopy | State::StopAndCopy)
+            | (Cause::Write, Role::Destination, State::Resuming) => None,
+            (Cause::Write, Role::Source, State::Stopped) => match change.from {
+                State::StopAndCopy => Some(End::Completed),
+                _ => Some(End::Cancelled),
+            },
+            (Cause::Write, Role::Source, State::Running | State::Resuming) => Some(End::Cancelled),
+            (Cause::Write, Role::Destination, State::Running) => Some(End::Completed),
+            (
+                Cause::Write,
+                Role::Destination,
+                State::Stopped | State::PreCopy | State::StopAndCopy,
+            ) => Some(End::Cancelled),
+        }
+    }
+
+    fn finish(&mut self, end: End, at_ns: u64) {
+        self.end = Some((end, at_ns));
+        // A device that failed or was closed stays down beyond the session: how long is not known.
+        let measured = matches!(end, End::Completed | End::Cancelled);
+        match self.role {
+            Role::Source if measured => {
+                self.downtime.source_ns =
+                    self.stop_began_ns.map(|began| at_ns.saturating_sub(began));
+            }
+            Role::Destination if end == End::Completed => {
+                self.downtime.destination_ns =
+                    self.transitions.first().map(|entered| at_ns.saturating_sub(entered.at_ns));
+            }
+            Role::Source | Role::Destination => {}
+        }
+    }
+}
+
+/// Follows one device through its sessions.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    current: Option<Session>,
+    /// When the device left a running state and how long that took, while it does not run.
+    stopped: Option<(u64, u64)>,
+}
+
+impl Tracker {
+    /// The session that is under way.
+    pub fn current(&self) -> Option<&Session> {
+        self.current.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub fn current_mut(&mut self) -> Option<&mut Session> {
+        self.current.as_mut()
+    }
+
+    /// Takes in a change of state. Gives the session that it ended, if any; `next_id` numbers one that it begins.
+    pub fn advance(
+        &mut self,
+        change: &StateChange,
+        next_id: &mut u64,
+        coverage: Coverage,
+    ) -> Vec<Session> {
+        let mut ended = Vec::new();
+        if let Some(session) = &self.current
+            && session.state != change.from
+        {
+            // Between two records that we have there is one that we have not.
+            ended.extend(self.end_unseen(change.began_ns()));
+        }
+        if change.refused() {
+            if let Some(session) = &mut self.current {
+                session.push(change);
+            }
+            return ended;
+        }
+        if change.from.is_running() && !change.now.is_running() {
+            self.stopped = Some((change.began_ns(), change.duration_ns));
+        }
+        if let Some(session) = &mut self.current {
+            session.note_stop(self.stopped);
+            session.advance(change);
+            if session.end.is_some() {
+                ended.extend(self.current.take());
+            }
+        }
+        if self.current.is_none() && change.cause == Cause::Write {
+            self.current = self.begin(change, next_id, coverage);
+        }
+        if change.now.is_running() || change.cause == Cause::Close {
+            self.stopped = None;
+        }
+        ended
+    }
+
+    /// Ends the session under way without having seen its end.
+    pub fn end_unseen(&mut self, at_ns: u64) -> Option<Session> {
+        let mut session = self.current.take()?;
+        session.exact = false;
+        session.finish(End::Unknown, at_ns.max(session.began_ns));
+        Some(session)
+    }
+
+    fn begin(
+        &self,
+        change: &StateChange,
+        next_id: &mut u64,
+        coverage: Coverage,
+    ) -> Option<Session> {
+        let role = match (change.from, change.now) {
+            (_, State::PreCopy | State::StopAndCopy) => Role::Source,
+            (from, State::Resuming) if from != State::Resuming => Role::Destination,
+            _ => return None,
+        };
+        let id = *next_id;
+        *next_id += 1;
+        let mut session = Session {
+            id,
+            device: change.device,
+            role,
+            tgid: change.tgid,
+            began_ns: change.began_ns(),
+            end: None,
+            // One that was under way when the agent came lacks its first part.
+            exact: !change.from.is_saving() && change.sums.is_some(),
+            transitions: vec![change.clone()],
+            transitions_left_out: 0,
+            violations: 0,
+            coverage,
+            downtime: Downtime::default(),
+            peer: None,
+            state: change.now,
+            stop_began_ns: None,
+            base: change.sums,
+            last: change.sums,
+        };
+        session.note_stop(self.stopped);
+        Some(session)
+    }
+}
+
+impl Session {
+    fn note_stop(&mut self, stopped: Option<(u64, u64)>) {
+        if let (Role::Source, Some((began_ns, duration_ns)), None) =
+            (self.role, stopped, self.stop_began_ns)
+        {
+            self.stop_began_ns = Some(began_ns);
+            self.downtime.stop_ns = Some(duration_ns);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

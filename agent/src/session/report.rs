@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A session as `/api/v1/sessions` gives it. Times are nanoseconds of `CLOCK_MONOTONIC` or lengths in nanoseconds; what is
+//! unknown is `null`.
+
+use super::{Downtime, Figures, Session};
+use crate::event::StateChange;
+use migscope_abi::state::{Cause, State};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One session, running or ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Number of the session in this agent.
+    pub id: u64,
+    /// The device, as sysfs writes it.
+    pub device: String,
+    /// `source` or `destination`.
+    pub role: &'static str,
+    /// The protocol by which it migrates.
+    pub protocol: &'static str,
+    /// How it ended; `null` while it runs.
+    pub result: Option<&'static str>,
+    /// Whether every record of it was seen.
+    pub exact: bool,
+    /// Process that began it.
+    pub pid: u32,
+    /// When it began.
+    pub began_monotonic_ns: u64,
+    /// When it ended; `null` while it runs.
+    pub ended_monotonic_ns: Option<u64>,
+    /// How long it took, or has taken so far.
+    pub duration_ns: u64,
+    /// What was moved and reported.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// Rules that were broken; `null` when nobody watched for them.
+    pub violations: Option<u64>,
+    /// How long the device was in each state while the session lasted.
+    pub states_ns: BTreeMap<&'static str, u64>,
+    /// Changes of state, refused ones too.
+    pub transitions: Vec<TransitionReport>,
+    /// Changes past the number that is kept.
+    pub transitions_left_out: u64,
+    /// The parts of the downtime.
+    pub downtime: Downtime,
+    /// The session at the other end.
+    pub peer: Option<u64>,
+}
+
+/// One change of state.
+#[derive(Clone, Debug, Serialize)]
+pub struct TransitionReport {
+    /// When it was over.
+    pub at_monotonic_ns: u64,
+    /// How long it took.
+    pub duration_ns: u64,
+    /// The state before.
+    pub from: &'static str,
+    /// The state that was asked for, or `invalid`.
+    pub to: &'static str,
+    /// The state after.
+    pub now: &'static str,
+    /// `write`, `open`, `close`, `reset` or `failure`.
+    pub cause: &'static str,
+    /// `ok` or `refused`.
+    pub result: &'static str,
+}
+
+impl Report {
+    /// The session as it stands at `now_ns`.
+    pub fn new(session: &Session, now_ns: u64) -> Self {
+        let ended_ns = session.end.map(|(_, at_ns)| at_ns);
+        let until_ns = ended_ns.unwrap_or(now_ns);
+        Self {
+            id: session.id,
+            device: session.device.to_string(),
+            role: session.role.name(),
+            protocol: "region",
+            result: session.end.map(|(end, _)| end.name()),
+            exact: session.exact,
+            pid: session.tgid,
+            began_monotonic_ns: session.began_ns,
+            ended_monotonic_ns: ended_ns,
+            duration_ns: until_ns.saturating_sub(session.began_ns),
+            figures: session.figures(),
+            violations: session.coverage.errors.then_some(session.violations),
+            states_ns: states_ns(&session.transitions, until_ns),
+            transitions: session.transitions.iter().map(TransitionReport::from).collect(),
+            transitions_left_out: session.transitions_left_out,
+            downtime: session.downtime,
+            peer: session.peer,
+        }
+    }
+}
+
+/// The name by which a change of state is counted: what was asked for, and for changes that nobody asked for, what came of it.
+pub fn target(change: &StateChange) -> &'static str {
+    match change.cause {
+        Cause::Write => change.requested_name(),
+        Cause::Open | Cause::Close | Cause::Reset | Cause::Failure => change.now.name(),
+    }
+}
+
+/// The value of the label `result` of a change of state.
+pub fn result(change: &StateChange) -> &'static str {
+    if change.refused() { "refused" } else { "ok" }
+}
+
+impl From<&StateChange> for TransitionReport {
+    fn from(change: &StateChange) -> Self {
+        Self {
+            at_monotonic_ns: change.at_ns,
+            duration_ns: change.duration_ns,
+            from: change.from.name(),
+            to: target(change),
+            now: change.now.name(),
+            cause: change.cause.name(),
+            result: result(change),
+        }
+    }
+}
+
+fn states_ns(transitions: &[StateChange], until_ns: u64) -> BTreeMap<&'static str, u64> {
+    let mut stays: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut stay = |state: State, since_ns: u64, until_ns: u64| {
+        let total = stays.entry(state.name()).or_default();
+        *total = total.saturating_add(until_ns.saturating_sub(since_ns));
+    };
+    for pair in transitions.windows(2) {
+        if let [entered, left] = pair {
+            stay(entered.now, entered.at_ns, left.at_ns);
+        }
+    }
+    if let Some(last) = transitions.last()
+        && last.at_ns < until_ns
+    {
+        stay(last.now, last.at_ns, until_ns);
+    }
+    stays
+}

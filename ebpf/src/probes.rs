@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+//! The programs, by subject. Each is a thin entry: it reads its record, adds up, and emits what is rare.
+
+mod dirty;
+mod region;

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+//! The migration region: state changes, accesses, buffers of device data, refusals.
+#![expect(unsafe_code, reason = "map values and ring entries are reached through raw pointers")]
+
+use crate::{
+    emit::{header, lost, record, submit},
+    maps::{ACCESSES, LATENCY_BUCKETS, LATENCY_SUM_NS},
+    sums,
+};
+use aya_ebpf::{bindings::BPF_ANY, macros::raw_tracepoint, programs::RawTracePointContext};
+use migscope_abi::{
+    latency::bucket,
+    region::{Field, Op},
+    ring::{AccessKey, ErrorRecord, Kind, Lost, STATE_CLOSED, StateRecord, latency_series},
+    state::Cause,
+    trace::{self, Event},
+};
+
+/// A state change, with a copy of the device's sums at that moment.
+#[raw_tracepoint(tracepoint = "vfio_mediate_state")]
+fn state(ctx: RawTracePointContext) -> i32 {
+    let Some(event) = record::<trace::State>(&ctx, Event::State) else {
+        return 0;
+    };
+    let closed = event.cause == Cause::Close as u32;
+    let device_sums = sums::update(&ctx, Event::State, event.device, |sums| {
+        sums.state = if closed { STATE_CLOSED } else { u64::from(event.now) };
+    });
+    submit::<StateRecord>(&ctx, Event::State, Kind::State, |entry| {
+        // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all three fields of it are written.
+        // `device_sums` is a live value of the map that nothing else changes now (see `sums::update`).
+        unsafe {
+            (&raw mut (*entry).header).write(header(Kind::State));
+            (&raw mut (*entry).event).write(event);
+            match device_sums {
+                Some(device_sums) => (&raw mut (*entry).sums).write(*device_sums),
+                None => (&raw mut (*entry).sums).write(sums::MISSING),
+            }
+        }
+    });
+    0
+}
+
+/// One access: counted, and its duration with it.
+#[raw_tracepoint(tracepoint = "vfio_mediate_region_access")]
+fn region_access(ctx: RawTracePointContext) -> i32 {
+    let Some(event) = record::<trace::RegionAccess>(&ctx, Event::RegionAccess) else {
+        return 0;
+    };
+    let refused = event.result < 0;
+    sums::update(&ctx, Event::RegionAccess, event.device, |sums| {
+        sums.state = u64::from(event.state);
+        if event.field == Field::PendingBytes as u32 && event.op == Op::Read as u32 && !refused {
+            sums.pending_bytes = event.value;
+            sums.pending_reads = sums.pending_reads.wrapping_add(1);
+        }
+    });
+
+    let key = AccessKey {
+        device: event.device,
+        field: event.field,
+        op_and_refused: event.op & 1 | u32::from(refused) << 1,
+    };
+    if let Some(count) = ACCESSES.get_ptr_mut(key) {
+        // SAFETY: this CPU's own value of a per-CPU map, aligned to eight bytes and alive while the program runs; no other program
+        // writes it, and this one does not run twice at a time on a CPU (see `crate::maps`).
+        unsafe { *count = (*count).wrapping_add(1) };
+    } else if ACCESSES.insert(key, 1, u64::from(BPF_ANY)).is_err() {
+        lost(Event::RegionAccess, Lost::MapFull);
+    }
+
+    let series = latency_series(event.field, event.op & 1);
+    if let Some(counts) = LATENCY_BUCKETS.get_ptr_mut(series) {
+        // SAFETY: as for `count` above.
+        sums::add(unsafe { &mut *counts }, bucket(event.duration_ns), 1);
+    }
+    if let Some(sum_ns) = LATENCY_SUM_NS.get_ptr_mut(series) {
+        // SAFETY: as for `count` above.
+        unsafe { *sum_ns = (*sum_ns).wrapping_add(event.duration_ns) };
+    }
+    0
+}
+
+/// One buffer of device data.
+#[raw_tracepoint(tracepoint = "vfio_mediate_data")]
+fn data(ctx: RawTracePointContext) -> i32 {
+    let Some(event) = record::<trace::Data>(&ctx, Event::Data) else {
+        return 0;
+    };
+    sums::update(&ctx, Event::Data, event.device, |sums| {
+        sums.state = u64::from(event.state);
+        sums::add(&mut sums.data_bytes, event.direction, event.bytes);
+        sums::add(&mut sums.iterations, event.direction, 1);
+    });
+    0
+}
+
+/// A refusal, with the rule that was broken.
+#[raw_tracepoint(tracepoint = "vfio_mediate_error")]
+fn error(ctx: RawTracePointContext) -> i32 {
+    let Some(event) = record::<trace::Error>(&ctx, Event::Error) else {
+        return 0;
+    };
+    sums::update(&ctx, Event::Error, event.device, |sums| sums.state = u64::from(event.state));
+    submit::<ErrorRecord>(&ctx, Event::Error, Kind::Error, |entry| {
+        // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and both fields of it are written.
+        unsafe {
+            (&raw mut (*entry).header).write(header(Kind::Error));
+            (&raw mut (*entry).event).write(event);
+        }
+    });
+    0
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+//! The sums of one device: found or made, and changed in place.
+#![expect(unsafe_code, reason = "map values are reached through raw pointers")]
+
+use crate::{
+    emit::{lost, now_ns},
+    maps::DEVICE_SUMS,
+};
+use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
+use aya_log_ebpf::debug;
+use core::hint::black_box;
+use migscope_abi::{
+    ring::{DeviceSums, Lost, STATE_UNKNOWN},
+    trace::Event,
+};
+
+/// What a device starts with: nothing counted, and its state not yet told.
+const START: DeviceSums = DeviceSums {
+    data_bytes: [0; 2],
+    iterations: [0; 2],
+    dirty_queries: [0; 4],
+    dirty_pages: 0,
+    dirty_bytes: 0,
+    dma_transfers: [0; 2],
+    dma_bytes: [0; 2],
+    pending_bytes: 0,
+    pending_reads: 0,
+    state: STATE_UNKNOWN,
+    last_seen_ns: 0,
+};
+
+/// What stands in a state record when the device has no sums.
+pub(crate) const MISSING: DeviceSums = START;
+
+/// Changes the sums of `device` and gives them back, or counts the loss when the map has no room for another device.
+#[inline(always)]
+pub(crate) fn update(
+    ctx: &RawTracePointContext,
+    event: Event,
+    device: u64,
+    change: impl FnOnce(&mut DeviceSums),
+) -> Option<*const DeviceSums> {
+    let entry = DEVICE_SUMS.get_ptr_mut(device).or_else(|| {
+        // Another CPU may have made the entry meanwhile: whoever came first, it is found now.
+        let _ = DEVICE_SUMS.insert(device, START, u64::from(BPF_NOEXIST));
+        DEVICE_SUMS.get_ptr_mut(device)
+    });
+    let Some(entry) = entry else {
+        lost(event, Lost::MapFull);
+        debug!(ctx, "no room for the sums of another device (key {:x})", device);
+        return None;
+    };
+    // SAFETY: `entry` is a value of the map, aligned to eight bytes and alive while the program runs. The driver emits all
+    // records of a device under that device's lock, so no other program changes this value; user space gets copies.
+    let sums = unsafe { &mut *entry };
+    change(sums);
+    sums.last_seen_ns = now_ns();
+    Some(entry.cast_const())
+}
+
+/// Adds to one of a row of counters; an index that is none adds nothing.
+#[inline(always)]
+pub(crate) fn add<const N: usize>(row: &mut [u64; N], index: u32, amount: u64) {
+    // The compiler may know that the index fits and leave the check out; the verifier follows no such proof and wants to see it.
+    let index = black_box(index as usize);
+    if let Some(slot) = row.get_mut(index) {
+        *slot = slot.wrapping_add(amount);
+    }
+}
