@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Builds, boots and tests migscope.
+
+mod build_driver;
+mod build_ebpf;
+mod cache;
+mod child;
+mod demo;
+mod kernel;
+mod lint;
+mod programs;
+mod progress;
+mod setup;
+mod test;
+mod vm;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use workspace::Workspace;
+
+/// Builds, boots and tests migscope
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Get everything that is needed and not made here
+    ///
+    /// Debian packages, rust-src, bpf-linker, bindgen, the kernel's source. Every other command gets
+    /// what it needs by itself; this only does the downloads ahead of time. What it builds or unpacks is
+    /// kept in ~/.cache/migscope (or $XDG_CACHE_HOME/migscope).
+    Setup,
+    /// Build the guest's kernel (about 15 minutes, once) and print the path of its image
+    Kernel,
+    /// Build vfio_mediate.ko and print its path
+    BuildDriver {
+        /// The build tree of another kernel [default: that of `kernel`]
+        #[arg(long, value_name = "DIR")]
+        kdir: Option<PathBuf>,
+    },
+    /// Build the probes and print the path of the BPF object
+    ///
+    /// Building the agent with MIGSCOPE_EBPF_OBJECT set to that path embeds them.
+    BuildEbpf {
+        /// Optimised, without overflow checks, as `demo` and `test` use it
+        #[arg(long)]
+        release: bool,
+    },
+    /// Boot the guest: the kernel of `kernel`, the driver loaded, the devices bound
+    #[command(subcommand)]
+    Vm(vm::Command),
+    /// The main job on a bare machine: a live migration under load, with migscope on it
+    ///
+    /// Builds everything, boots the guest with two devices, migrates one to the other while it does DMA,
+    /// and prints what the client of the migration counted beside what migscope saw from outside. Exits
+    /// with a failure if the two do not agree.
+    Demo {
+        /// Print one JSON object on stdout, and nothing else there
+        #[arg(long)]
+        json: bool,
+        /// Leave the guest running after the summary, with the live page, until Ctrl-C
+        #[arg(long)]
+        keep: bool,
+    },
+    /// All that CI runs; the last line of the output is the number of passed and failed tests
+    Test,
+    /// Formatting, clippy for every target, checkpatch, licences
+    Lint,
+    /// The first program in the guest; not for people
+    #[command(hide = true)]
+    Guest,
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    match dispatch(command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    // There is no cargo to ask in the guest.
+    if let Command::Guest = command {
+        return vm::guest::run().map(|()| ExitCode::SUCCESS);
+    }
+    let workspace = Workspace::find()?;
+    match command {
+        Command::Setup => setup::run(&workspace)?,
+        Command::Kernel => kernel::run(&workspace)?,
+        Command::BuildDriver { kdir } => build_driver::run(&workspace, kdir)?,
+        Command::BuildEbpf { release } => build_ebpf::run(&workspace, release)?,
+        Command::Demo { json, keep } => return demo::run(&workspace, json, keep),
+        Command::Test => return test::run(&workspace),
+        Command::Lint => lint::run(&workspace)?,
+        Command::Vm(command) => {
+            return Ok(vm::run(&workspace, command).unwrap_or_else(|error| {
+                eprintln!("error: {error:#}");
+                ExitCode::from(vm::GUEST_FAILED)
+            }));
+        }
+        Command::Guest => unreachable!("handled above"),
+    }
+    Ok(ExitCode::SUCCESS)
+}

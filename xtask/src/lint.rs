@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `cargo xtask lint`: all that can be said about the source without running it.
+
+mod source;
+
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::build_driver;
+use crate::build_ebpf;
+use crate::child;
+use crate::kernel::Kernel;
+use crate::programs;
+use crate::setup::packages::{self, Group};
+use crate::workspace::Workspace;
+
+/// One check.
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(&Workspace) -> Result<()>,
+}
+
+/// All of them, the quick ones first.
+pub(crate) const CHECKS: &[Check] = &[
+    Check { name: "licence headers and file lengths", run: source::check },
+    Check { name: "rustfmt", run: rustfmt },
+    Check { name: "clippy", run: clippy },
+    Check { name: "clippy of the probes", run: clippy_ebpf },
+    Check { name: "clippy of the driver", run: clippy_driver },
+    Check { name: "checkpatch of the driver", run: checkpatch },
+];
+
+/// Cargo's packages, and the driver, which cargo does not know.
+fn rustfmt(workspace: &Workspace) -> Result<()> {
+    let root = &workspace.root;
+    // It would colour a log file, too.
+    let colour = if io::stderr().is_terminal() { "--color=always" } else { "--color=never" };
+    let arguments = ["fmt", "--all", "--", "--check", colour];
+    child::run(Command::new("cargo").args(arguments).current_dir(root))
+        .context("some files are not formatted; mend it with: cargo fmt --all")?;
+    // The kernel compiles the driver as edition 2021. The root module leads rustfmt to the others.
+    let driver = "driver/vfio_mediate.rs";
+    let arguments = ["--check", colour, "--edition", "2021", driver];
+    child::run(Command::new("rustfmt").args(arguments).current_dir(root))
+        .with_context(|| format!("mend it with: rustfmt --edition 2021 {driver}"))
+}
+
+fn clippy(workspace: &Workspace) -> Result<()> {
+    let arguments = ["clippy", "--quiet", "--workspace", "--exclude", build_ebpf::PACKAGE];
+    child::run(programs::cargo(workspace)?.args(arguments).args([
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+fn clippy_ebpf(workspace: &Workspace) -> Result<()> {
+    build_ebpf::cargo(workspace, "clippy", true, &["--quiet", "--", "-D", "warnings"])
+}
+
+/// The kernel's own choice of lints (its Makefile, `rust_common_flags`); W=e makes warnings errors, of
+/// the C compiler too.
+fn clippy_driver(workspace: &Workspace) -> Result<()> {
+    let kernel = Kernel::ensure(workspace)?;
+    build_driver::make(workspace, &kernel.build_tree(), &["CLIPPY=1", "W=e"]).map(|_output| ())
+}
+
+fn checkpatch(workspace: &Workspace) -> Result<()> {
+    packages::ensure(&[Group::Lint])?;
+    let kernel = Kernel::ensure(workspace)?;
+    let driver = workspace.root.join("driver");
+    let files = c_files(&driver)?;
+    if files.is_empty() {
+        bail!("{} has no C file to check", driver.display());
+    }
+    child::run(
+        Command::new("perl")
+            .arg(kernel.source.join("scripts/checkpatch.pl"))
+            .args(["--no-summary", "--terse", "--show-types", "--no-tree"])
+            // A trace event's format takes lists of arguments, which have no parentheses.
+            .arg("--ignore=COMPLEX_MACRO")
+            .arg("--file")
+            .args(files),
+    )
+}
+
+fn c_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for file in source::files(folder)? {
+        if file.extension().is_some_and(|extension| extension == "c" || extension == "h") {
+            found.push(file);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The subcommand: every check, then whether all passed.
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let mut failed = Vec::new();
+    for Check { name, run } in CHECKS {
+        match run(workspace) {
+            Ok(()) => eprintln!("ok   {name}"),
+            Err(error) => {
+                eprintln!("FAIL {name}: {error:#}");
+                failed.push(*name);
+            }
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The user-space programs that go into the guest: agent, migrator, demo, and the tests.
+
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use cargo_metadata::{Artifact, Message};
+
+use crate::build_ebpf;
+use crate::child;
+use crate::workspace::Workspace;
+
+/// The agent's build script embeds the object that this names.
+const OBJECT: &str = "MIGSCOPE_EBPF_OBJECT";
+
+/// An executable that cargo built.
+pub(crate) struct Executable {
+    /// Of the target: the binary's or the test's.
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+}
+
+/// What runs in the guest, optimised: that is what users run, and TCG is slow enough.
+pub(crate) struct Programs {
+    pub(crate) agent: PathBuf,
+    pub(crate) migrator: PathBuf,
+    pub(crate) demo: PathBuf,
+}
+
+impl Programs {
+    pub(crate) fn build(workspace: &Workspace) -> Result<Self> {
+        let packages = ["migscope", "migrator", "cases"];
+        let mut arguments = vec!["build", "--release", "--bins"];
+        arguments.extend(packages.iter().flat_map(|name| ["--package", name]));
+        let built = executables(cargo(workspace)?.args(arguments), |_| true)?;
+        let find = |name: &str| {
+            let found = built.iter().find(|executable| executable.name == name);
+            found
+                .map(|executable| executable.path.clone())
+                .with_context(|| format!("cargo built no program {name}"))
+        };
+        Ok(Self {
+            agent: find("migscope")?,
+            migrator: find("migrator")?,
+            demo: find("migscope-demo")?,
+        })
+    }
+
+    /// Tells the programs in the guest where the others are.
+    pub(crate) fn environment(&self) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
+        let Self { agent, migrator, demo: _ } = self;
+        vec![("MIGSCOPE_AGENT".into(), agent.into()), ("MIGSCOPE_MIGRATOR".into(), migrator.into())]
+    }
+}
+
+/// The test binaries of `cases`. Not optimised: with overflow checks and debug assertions.
+pub(crate) fn guest_tests(workspace: &Workspace) -> Result<Vec<Executable>> {
+    // Cargo also builds the package's plain programs, for tests that call them, and a test binary of
+    // each, which is empty: what a program does is in the library.
+    executables(cargo(workspace)?.args(["test", "--no-run", "--package", "cases"]), |artifact| {
+        artifact.profile.test && !artifact.target.is_bin()
+    })
+}
+
+/// Cargo in the workspace, with the probes for the agent to embed. All builds of the agent in one run
+/// say the same here, or each would throw away what the last one compiled.
+pub(crate) fn cargo(workspace: &Workspace) -> Result<Command> {
+    let object = build_ebpf::build(workspace, true)?;
+    let mut command = child::bound("cargo");
+    command.current_dir(&workspace.root).env(OBJECT, object);
+    Ok(command)
+}
+
+/// Runs a cargo build and returns those of the executables that it says it made which are wanted.
+fn executables(
+    command: &mut Command,
+    wanted: impl Fn(&Artifact) -> bool,
+) -> Result<Vec<Executable>> {
+    command.arg("--message-format=json-render-diagnostics");
+    let shown = child::show(command);
+    let mut cargo = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("failed to start {shown}"))?;
+    let stdout = cargo.stdout.take().context("cargo has no stdout")?;
+    let mut found = Vec::new();
+    for message in Message::parse_stream(BufReader::new(stdout)) {
+        let message = message.with_context(|| format!("failed to read what {shown} says"))?;
+        if let Message::CompilerArtifact(artifact) = message
+            && wanted(&artifact)
+            && let Some(path) = artifact.executable
+        {
+            found.push(Executable { name: artifact.target.name, path: path.into() });
+        }
+    }
+    let status = cargo.wait().with_context(|| format!("failed to wait for {shown}"))?;
+    if !status.success() {
+        bail!("{shown} failed: {status}");
+    }
+    Ok(found)
+}
