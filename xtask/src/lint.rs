@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `cargo xtask lint`: all that can be said about the source without running it.
 
+mod prometheus;
 mod source;
 
 use std::io::{self, IsTerminal as _};
@@ -27,6 +28,7 @@ pub(crate) struct Check {
 pub(crate) const CHECKS: &[Check] = &[
     Check { name: "licence headers and file lengths", run: source::check },
     Check { name: "rustfmt", run: rustfmt },
+    Check { name: "alerts, their tests and runbooks, exposition", run: prometheus::check },
     Check { name: "clippy", run: clippy },
     Check { name: "clippy of the probes", run: clippy_ebpf },
     Check { name: "clippy of the driver", run: clippy_driver },

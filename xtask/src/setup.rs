@@ -9,6 +9,7 @@ pub(crate) mod bindgen;
 pub(crate) mod bpf_linker;
 pub(crate) mod kernel_source;
 pub(crate) mod packages;
+pub(crate) mod promtool;
 pub(crate) mod rust;
 
 use std::path::{Path, PathBuf};
@@ -45,6 +46,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     println!("rust-src     {}", rust.library.display());
     println!("bindgen      {}", bindgen::ensure(workspace)?.display());
     println!("bpf-linker   {}", bpf_linker::ensure(workspace, &rust)?.display());
+    println!("promtool     {}", promtool::ensure(workspace)?.display());
     println!("linux source {}", kernel_source::ensure(workspace)?.display());
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 const MAX_LINES: usize = 800;
 /// A `#!` line, and in C a `//` line, may come first.
 const HEADER_LINES: usize = 2;
-const EXTENSIONS: &[&str] = &["rs", "c", "h", "sh", "py", "config", "js", "css"];
+const EXTENSIONS: &[&str] = &["rs", "c", "h", "sh", "py", "config", "js", "css", "yml"];
 /// Source files that have no extension.
 const NAMES: &[&str] = &["Kbuild", "Makefile", "init", "run"];
 
