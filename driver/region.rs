@@ -256,7 +256,7 @@ impl Migration {
         let place = self
             .layout
             .locate(access.offset, usize_as_u64(access.bytes), access.op)
-            .map_err(refuse(Field::Nothing, 0))?;
+            .map_err(refuse(self.layout.field_at(access.offset), 0))?;
         let field = place.field;
         match (field, access.op) {
             (Field::Data | Field::Bitmap, op) => {

@@ -112,8 +112,16 @@ impl Make {
             .env("PATH", self.rust.path(&[])?)
             .env("LIBCLANG_PATH", bindgen::libclang())
             .env("RUST_LIB_SRC", &self.rust.library);
-        // A cargo above us speaks to its own children through these; make would listen.
-        for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CARGO_MAKEFLAGS", "RUSTFLAGS"] {
+        // A cargo above us speaks to its own children through these; make would listen, and clippy would
+        // take our compiler version for the kernel's oldest.
+        for name in [
+            "MAKEFLAGS",
+            "MFLAGS",
+            "MAKELEVEL",
+            "CARGO_MAKEFLAGS",
+            "CARGO_PKG_RUST_VERSION",
+            "RUSTFLAGS",
+        ] {
             command.env_remove(name);
         }
         Ok(command)

@@ -87,7 +87,7 @@ pub enum Field {
     Data = 9,
     /// The bitmap window.
     Bitmap = 10,
-    /// No field: the access was refused before one was found.
+    /// No field: the access begins where there is none.
     Nothing = 11,
 }
 
@@ -210,6 +210,20 @@ impl Layout {
     /// Length of the region.
     pub const fn region_bytes(self) -> u64 {
         self.bitmap_offset() + self.bitmap_bytes as u64
+    }
+
+    /// The field that the byte at `offset` belongs to; [`Field::Nothing`] between the fields and past the end.
+    pub fn field_at(self, offset: u64) -> Field {
+        let inside = |start: u64, bytes: u64| offset >= start && offset - start < bytes;
+        if inside(self.data_offset(), u64::from(self.data_bytes)) {
+            return Field::Data;
+        }
+        if inside(self.bitmap_offset(), u64::from(self.bitmap_bytes)) {
+            return Field::Bitmap;
+        }
+        let register =
+            |field: &Field| field.register().is_some_and(|(at, width)| inside(at, width));
+        Field::ALL.into_iter().find(register).unwrap_or(Field::Nothing)
     }
 
     /// Finds what an access of `bytes` at `offset` hits, and whether the field takes it.

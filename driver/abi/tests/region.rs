@@ -44,6 +44,21 @@ fn offsets_where_no_register_starts_are_misaligned() {
 }
 
 #[test]
+fn every_byte_of_a_field_is_the_fields() {
+    for (field, offset, width, _) in STRUCT {
+        for byte in offset..offset + width {
+            assert_eq!(LAYOUT.field_at(byte), field, "{byte:#x}");
+        }
+    }
+    let (data, bitmap, end) = (LAYOUT.data_offset(), LAYOUT.bitmap_offset(), LAYOUT.region_bytes());
+    let bytes = [data, bitmap - 1, bitmap, end - 1, 64, data - 1, end, u64::MAX];
+    assert_eq!(
+        bytes.map(|byte| LAYOUT.field_at(byte).name()),
+        ["data", "data", "bitmap", "bitmap", "none", "none", "none", "none"]
+    );
+}
+
+#[test]
 fn nothing_lies_between_the_struct_and_the_window() {
     assert_eq!(LAYOUT.locate(64, 1, Op::Read), Err(Rule::OutOfBounds));
     assert_eq!(LAYOUT.locate(60, 8, Op::Read), Err(Rule::OutOfBounds));
@@ -71,6 +86,7 @@ proptest! {
     ) {
         if let Ok(Place { field, at }) = LAYOUT.locate(offset, bytes, op) {
             let end = u128::from(at) + u128::from(bytes);
+            prop_assert_eq!(LAYOUT.field_at(offset), field);
             match field {
                 Field::Data => prop_assert!(
                     offset == HEADER_BYTES + at && end <= u128::from(LAYOUT.data_bytes)),

@@ -22,6 +22,8 @@ pub struct Refusal {
     pub rule: Rule,
     /// The errno, negative.
     pub errno: i32,
+    /// The field that the access began in, by its name.
+    pub field: String,
     /// The state that the device is in, by its name.
     pub state: String,
 }
@@ -99,6 +101,8 @@ fn parse(line: &str) -> Option<Refusal> {
         device,
         rule: Rule::try_from(rule).ok()?,
         errno: value("errno")?.parse().ok()?,
+        // `write start_pfn offset=0x20`, for people.
+        field: record.split_once(" offset=")?.0.rsplit(' ').next()?.to_owned(),
         state: value("state")?.to_owned(),
     })
 }

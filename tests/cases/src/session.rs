@@ -16,7 +16,7 @@ use migscope_abi::state::State;
 use workload::edu::Transfer;
 
 use crate::guest;
-use crate::refusal;
+use crate::refusal::{self, Refusal};
 
 /// Pages of a test's memory: few, since an emulated machine that is not optimised copies them.
 pub const PAGES: u64 = 64;
@@ -162,10 +162,10 @@ impl Session {
         access: impl FnOnce(&Self) -> io::Result<T>,
     ) {
         let got = self.refusal(what, access);
-        assert_eq!(got, rule, "{what}: refused by another rule");
+        assert_eq!(got.rule, rule, "{what}: refused by another rule");
     }
 
-    /// Asserts that the driver refuses as it must, and gives the rule.
+    /// Asserts that the driver refuses as it must, and gives what it traced.
     ///
     /// # Panics
     ///
@@ -174,20 +174,20 @@ impl Session {
         &self,
         what: &str,
         access: impl FnOnce(&Self) -> io::Result<T>,
-    ) -> Rule {
+    ) -> Refusal {
         let before = self.state();
         refusal::forget().expect("tracefs has the driver's events");
         let error = access(self).expect_err(what);
-        let traced = refusal::of(self.device.key()).expect("tracefs is there");
-        let [refused] = traced.as_slice() else {
-            panic!("{what}: traced {traced:?} instead of one refusal ({error})");
+        let mut traced = refusal::of(self.device.key()).expect("tracefs is there");
+        let (Some(refused), []) = (traced.pop(), traced.as_slice()) else {
+            panic!("{what}: not one refusal was traced, but {traced:?} ({error})");
         };
         let rule = refused.rule;
         assert_eq!(error.raw_os_error(), Some(rule.errno()), "{what}: the errno of {rule:?}");
         assert_eq!(refused.errno, -rule.errno(), "{what}: the traced errno of {rule:?}");
         assert_eq!(refused.state, before.name(), "{what}: the traced state");
         assert_eq!(self.state(), before, "{what}: the state changed");
-        rule
+        refused
     }
 
     /// The lengths of the windows: the data window starts where `data_offset` says while nothing is saved, and the bitmap window

@@ -95,7 +95,7 @@ fn feed_refusal(session: &mut Session, what: &str, piece: &[u8]) -> Rule {
     use migscope_abi::region::{Field, HEADER_BYTES};
     assert_eq!(session.write(HEADER_BYTES, piece).expect("the window takes it"), piece.len());
     let bytes = u64::try_from(piece.len()).expect("fits");
-    session.refusal(what, |session| session.put(Field::DataSize, bytes))
+    session.refusal(what, |session| session.put(Field::DataSize, bytes)).rule
 }
 
 /// The image is complete: the device runs with the state that it holds.

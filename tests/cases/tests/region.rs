@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use cases::fault::NoMemory;
 use cases::guest;
+use cases::refusal::Refusal;
 use cases::session::{Session, offset_of};
 use migscope_abi::region::{Direction, Field, HEADER_BYTES, Layout, Op, STRUCT_BYTES};
 use migscope_abi::rule::Rule;
@@ -47,7 +48,7 @@ const REGISTERS: [Field; 9] = [
 ];
 
 /// Every offset of the struct with every width up to 16 bytes, both ways: wherever `Layout::locate` finds a rule broken the
-/// driver names the same rule. What `locate` lets pass is tested field by field.
+/// driver names the same rule, and the field that the access began in. What `locate` lets pass is tested field by field.
 fn refuses_what_the_layout_refuses() {
     let mut session = Session::first();
     let layout = session.layout();
@@ -55,22 +56,24 @@ fn refuses_what_the_layout_refuses() {
         for bytes in 1..=16 {
             for op in Op::ALL {
                 if let Err(rule) = layout.locate(offset, bytes, op) {
-                    expect(&session, rule, offset, bytes, op);
+                    let refusal = expect(&session, rule, offset, bytes, op);
+                    let field = layout.field_at(offset).name();
+                    assert_eq!(refusal.field, field, "{} of {bytes} at {offset:#x}", op.name());
                 }
             }
         }
     }
 }
 
-fn expect(session: &Session, rule: Rule, offset: u64, bytes: u64, op: Op) {
+fn expect(session: &Session, rule: Rule, offset: u64, bytes: u64, op: Op) -> Refusal {
     let length = usize::try_from(bytes).expect("a small length");
     let what = format!("{} of {bytes} bytes at {offset:#x}", op.name());
-    match op {
-        Op::Read => session.refuses(rule, &what, |session| session.read(offset, length)),
-        Op::Write => {
-            session.refuses(rule, &what, |session| session.write(offset, &vec![0; length]))
-        }
-    }
+    let refusal = match op {
+        Op::Read => session.refusal(&what, |session| session.read(offset, length)),
+        Op::Write => session.refusal(&what, |session| session.write(offset, &vec![0; length])),
+    };
+    assert_eq!(refusal.rule, rule, "{what}: refused by another rule");
+    refusal
 }
 
 fn native_width_only() {
