@@ -24,6 +24,8 @@ const LICENCES: &[(&str, &str)] = &[
     ("driver/abi/", "GPL-2.0 OR MIT"),
     ("driver/", "GPL-2.0"),
     ("ebpf/", "GPL-2.0 OR MIT"),
+    // Compiled together with files of the driver.
+    ("tests/driver/src/", "GPL-2.0"),
     ("", "Apache-2.0 OR MIT"),
 ];
 
