@@ -5,6 +5,30 @@
 //! logged when it is seen to be over, not when it is started: a page that is reported before the data has landed would be
 //! copied too early and then be clean. One looks at each access to the BAR, at each dirty query and at each change of state, so
 //! what a user can know to be over is in the log.
+//!
+//! # Why the container's own log is not told
+//!
+//! A VMM of the RFC's time (QEMU 5.2 to 7.2) does not ask the region for dirty pages but the container
+//! (`VFIO_IOMMU_DIRTY_PAGES`), where type 1 calls all memory dirty that a physical device can reach. There is a way to change
+//! that: `vfio_pin_pages()` marks what it pins, and the first pin takes the device's group out of "everything". So a driver that
+//! sees each DMA could pin and unpin one page when saving begins and, from then on, what each transfer wrote. This driver does
+//! not, because type 1 (`drivers/vfio/vfio_iommu_type1.c`, Linux 7.3) keeps that way for emulated devices, and with a physical
+//! one its user can turn it against the host:
+//!
+//! - A user may take the addresses of the mappings back for a while (`VFIO_DMA_UNMAP_FLAG_VADDR`). With an emulated device in the
+//!   container that is refused; with a physical one it is not, and the next pin runs into a `WARN_ONCE()`
+//!   (`vfio_iommu_type1_pin_pages()`), which ends a host that panics on warnings. A driver cannot see it coming.
+//! - A user may unmap a page in the moment in which it is pinned. `vfio_dma_do_unmap()` then calls the driver's `dma_unmap()` and
+//!   looks again, and after ten rounds in which the page is still pinned it is a `BUG_ON()`. So `dma_unmap()` would have to wait
+//!   until the page is unpinned. But it is called with `device_list_lock` held, which another unmap waits for while it holds the
+//!   `lock` that unpinning takes: three threads of one user, and none of them goes on.
+//! - The first pin cannot be undone. From then on what is not pinned is clean, and a pin that fails (no memory; the addresses
+//!   taken back, as above) hides a page, in a log that has no other way to be told that it is wrong.
+//!
+//! `vfio_dma_rw()` marks pages, too, but only by writing them, which the guest's CPU does at the same time. So the container goes
+//! on to call everything dirty: costly, and never wrong. A user of QEMU 7.2 who needs pre-copy to converge has
+//! `x-pre-copy-dirty-page-tracking=off`, with which QEMU asks the container only after the device has stopped, and takes all
+//! of the memory once more then.
 
 use kernel::{
     num::casts::usize_as_u64,

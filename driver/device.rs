@@ -17,7 +17,7 @@ use kernel::{
 use crate::{
     abi::{
         region::{
-            Layout,
+            Op,
             REGION_SUBTYPE,
             REGION_TYPE, //
         },
@@ -38,21 +38,22 @@ use crate::{
         Opened,
         Provider, //
     },
-    module_parameters,
+    memory::MIN_WINDOW_BYTES,
     region::Migration,
+    vendor::ModuleReference,
     vfio::{
         Access,
+        BarMemory,
         Device,
         Mapping,
         Region,
         RegionInfo, //
     },
+    windows::Windows,
 };
 
 mod edu;
-
-/// The largest window, in bytes: both are allocated at each open.
-const MAX_WINDOW_BYTES: u32 = 16 << 20;
+mod ivshmem;
 
 /// A DMA transfer between the device and memory.
 #[derive(Clone, Copy)]
@@ -87,13 +88,18 @@ impl From<Rule> for Refusal {
 /// [`stop`](Self::stop) or [`reset`](Self::reset) means that the state is lost; after any other error the device is as it was.
 pub(crate) trait DeviceModel: Send {
     /// The device's name in images.
-    fn identity(&self) -> &'static Identity;
+    fn identity(&self) -> Identity;
 
     /// The parts of its state, in the order in which they are saved.
     fn parts(&self) -> &'static [Part];
 
     /// The BAR that is trapped.
     fn trapped_bar(&self) -> u32;
+
+    /// The device's memory, which is saved page by page, while the device runs as well.
+    fn memory(&self) -> Option<&Arc<BarMemory>> {
+        None
+    }
 
     /// The user reads `width` bytes of the trapped BAR, aligned to their width.
     fn bar_read(&mut self, device: &Device, offset: u64, width: usize) -> Result<u64, Rule>;
@@ -133,46 +139,42 @@ pub(crate) trait DeviceModel: Send {
     fn scrub(&mut self, device: &Device) -> Result<(), Rule>;
 }
 
-/// The windows that the module's parameters ask for.
-///
-/// # Errors
-///
-/// `EINVAL` if a length is zero, too large, or no multiple of the page size.
-pub(crate) fn layout() -> Result<Layout> {
-    let valid = |bytes: u32| {
-        let whole = usize::try_from(bytes).is_ok_and(|it| it % kernel::page::PAGE_SIZE == 0);
-        (whole && bytes > 0 && bytes <= MAX_WINDOW_BYTES).then_some(bytes).ok_or(EINVAL)
-    };
-    Ok(Layout {
-        data_bytes: valid(*module_parameters::data_window.value_ref())?,
-        bitmap_bytes: valid(*module_parameters::bitmap_window.value_ref())?,
-    })
-}
-
 /// The provider of the devices that have a model here.
 pub(crate) struct Models;
 
 impl Provider for Models {
-    fn name(&self) -> &'static str {
-        "models"
+    fn name(&self) -> &CStr {
+        c"models"
+    }
+
+    fn module_reference(&self) -> Option<ModuleReference> {
+        Some(ModuleReference::of_this_driver())
     }
 
     fn open(&self, device: &Device, left: Leftover) -> Result<Opened> {
         let model: KBox<dyn DeviceModel> = match device.ids() {
             edu::IDS => KBox::new(edu::Edu::new(left), GFP_KERNEL)?,
+            ivshmem::IDS => KBox::new(ivshmem::Ivshmem::new(device, left)?, GFP_KERNEL)?,
             _ => return Err(ENODEV),
         };
-        let (trapped_bar, layout) = (model.trapped_bar(), layout()?);
-        let migration = Migration::open(device, model, layout, left)?;
+        let trapped_bar = model.trapped_bar();
+        let memory = model.memory().cloned();
+        let windows = Arc::new(Windows::new()?, GFP_KERNEL)?;
+        if memory.is_some() && windows.data.bytes() < MIN_WINDOW_BYTES {
+            pr_err!("a device with memory needs a data_window of two pages or more\n");
+            return Err(EINVAL);
+        }
+        let migration = Migration::open(device, model, windows.clone(), left)?;
         let handle = Arc::pin_init(
             try_pin_init!(Migratable {
                 trapped_bar,
-                layout,
+                memory,
+                windows,
                 migration <- new_mutex!(migration),
             }),
             GFP_KERNEL,
         )?;
-        Ok(Opened { capabilities: Capabilities::MIGRATION, handle })
+        Ok(Opened { capabilities: Capabilities::MIGRATION, offers_reset: true, handle })
     }
 }
 
@@ -180,7 +182,9 @@ impl Provider for Models {
 #[pin_data]
 struct Migratable {
     trapped_bar: u32,
-    layout: Layout,
+    // Both outside of the mutex, for [`Handle::mmap`].
+    memory: Option<Arc<BarMemory>>,
+    windows: Arc<Windows>,
     #[pin]
     migration: Mutex<Migration>,
 }
@@ -189,19 +193,24 @@ impl Migratable {
     fn is_migration_region(region: Region) -> bool {
         region == Region::Added(REGION_TYPE, REGION_SUBTYPE)
     }
+
+    fn is_memory(&self, region: Region) -> bool {
+        self.memory.as_ref().is_some_and(|memory| region == Region::Bar(memory.bar()))
+    }
 }
 
 impl Handle for Migratable {
-    fn release(&self, device: &Device) -> Leftover {
-        self.migration.lock().close(device)
+    fn release(&self, device: Option<&Device>) -> Leftover {
+        device.map_or(Leftover::Unknown, |device| self.migration.lock().close(device))
     }
 
-    fn region_info(&self, info: &mut RegionInfo) {
+    fn region_info(&self, info: &mut RegionInfo<'_>) -> Result {
         if Self::is_migration_region(info.region) {
-            info.bytes = self.layout.region_bytes();
+            self.windows.describe(info)?;
         } else if info.region == Region::Bar(self.trapped_bar) {
             info.forbid_mmap();
         }
+        Ok(())
     }
 
     fn rw(&self, device: &Device, access: &Access) -> Answer<Result<usize>> {
@@ -209,21 +218,30 @@ impl Handle for Migratable {
             Answer::Handled(self.migration.lock().access(device, access))
         } else if access.region == Region::Bar(self.trapped_bar) {
             Answer::Handled(self.migration.lock().bar_access(device, access))
+        } else if access.op == Op::Write && self.is_memory(access.region) {
+            Answer::Handled(self.migration.lock().memory_write(device, access))
         } else {
             Answer::PassThrough
         }
     }
 
     fn mmap(&self, mapping: &Mapping) -> Answer<Result> {
-        if mapping.region == Region::Bar(self.trapped_bar) {
+        if Self::is_migration_region(mapping.region) {
+            Answer::Handled(self.windows.map(mapping))
+        } else if mapping.region == Region::Bar(self.trapped_bar) {
             Answer::Handled(Err(EINVAL))
         } else {
-            Answer::PassThrough
+            match &self.memory {
+                Some(memory) if self.is_memory(mapping.region) => {
+                    Answer::Handled(memory.map(mapping))
+                }
+                _ => Answer::PassThrough,
+            }
         }
     }
 
-    fn reset(&self, device: &Device) -> Result {
-        self.migration.lock().reset(device)
+    fn reset(&self, device: &Device) -> Answer<Result> {
+        Answer::Handled(self.migration.lock().reset(device))
     }
 
     fn address_space_changes(&self, change: &mut dyn FnMut()) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The border to C: bindgen's output behind a private door, and safe forms of what `shim.c` and `tracepoints.c` offer.
 //!
-//! Only `vfio.rs` sees [`bindings`]; every other module uses safe functions from here or from there.
+//! Only `vfio.rs` and `vendor.rs` see [`bindings`]; every other module uses safe functions from here or from there.
 
 #![expect(unsafe_code, reason = "the border to C")]
 

@@ -11,7 +11,7 @@
 //!
 //! Source: RFC "vfio/pci: register a default migration region" (Yan Zhao, 2019), and where it is silent, the text that
 //! followed it in `include/uapi/linux/vfio.h` (5.8 to 5.17). Which access hits what is decided by
-//! [`Layout::locate`], which state follows which by [`State::next`] and [`state`](crate::state), and each errno by
+//! [`Layout::locate`](crate::abi::region::Layout::locate), which state follows which by [`State::next`] and [`state`](crate::state), and each errno by
 //! [`Rule::errno`]. The trapped BAR is in [`bar`](crate::bar).
 //!
 //! # `data_offset` names the current window
@@ -27,10 +27,16 @@
 //!
 //! A register's value is computed, then copied to the user, and only then does what the read means take place. If the copy
 //! fails, the buffer has not been consumed, the pages have not been reported.
+//!
+//! # Mapped windows
+//!
+//! What user space does in a mapping is not seen, so nothing depends on it but one thing: when a bitmap has arrived, which
+//! [`query`] says. A piece of an image is copied before it is looked at.
 
 use kernel::{
     num::casts::usize_as_u64,
-    prelude::*, //
+    prelude::*,
+    sync::Arc, //
 };
 
 use crate::{
@@ -38,7 +44,6 @@ use crate::{
         device::DeviceKey,
         region::{
             Field,
-            Layout,
             Op, //
         },
         rule::Rule,
@@ -58,13 +63,19 @@ use crate::{
         Writer, //
     },
     mediate::Leftover,
+    memory::{
+        Receiver,
+        Sender, //
+    },
     trace,
     vfio::{
         Access,
         Device, //
     },
+    windows::Windows,
 };
 
+mod memory;
 mod query;
 
 /// A device with a migration region, between open and close. Everything here is under the device lock.
@@ -73,11 +84,7 @@ pub(crate) struct Migration {
     pub(crate) model: KBox<dyn DeviceModel>,
     pub(crate) state: State,
     pub(crate) session: Session,
-    layout: Layout,
-    /// The device-data window.
-    data: KVVec<u8>,
-    /// The bitmap window.
-    bitmap: KVVec<u8>,
+    windows: Arc<Windows>,
 }
 
 /// What goes on beside the state: there is a saving session while the state is saving, and a resuming one while resuming.
@@ -93,6 +100,8 @@ pub(crate) enum Session {
 /// A session of a source.
 pub(crate) struct Saving {
     stream: Writer,
+    /// Sends device memory, if the device has any.
+    memory: Option<Sender>,
     /// The buffer in the data window, from its staging until it is consumed.
     staged: Option<Staged>,
     iteration: u64,
@@ -108,11 +117,15 @@ pub(crate) struct Saving {
 struct Staged {
     bytes: usize,
     duration_ns: u64,
+    /// Whether it is of the stream's writer, to whom it has to be told that it was sent. Else it is device memory.
+    of_writer: bool,
 }
 
 /// A session of a destination.
 pub(crate) struct Resuming {
     pub(crate) image: Reader,
+    /// Takes device memory in, if the device has any.
+    memory: Option<Receiver>,
     iteration: u64,
 }
 
@@ -124,7 +137,8 @@ impl Saving {
     /// [`Rule::NoMemory`].
     pub(crate) fn new(model: &dyn DeviceModel) -> Result<Self, Rule> {
         Ok(Self {
-            stream: Writer::new(model.identity())?,
+            stream: Writer::new(&model.identity())?,
+            memory: model.memory().map(|memory| Sender::new(memory.pages())).transpose()?,
             staged: None,
             iteration: 0,
             log: Log::new(),
@@ -148,15 +162,25 @@ impl Saving {
 
     /// What is left to be sent: what pre-copy has, and the size that stop-and-copy will have at most.
     fn pending_bytes(&self, model: &dyn DeviceModel) -> u64 {
-        let staged = self.staged.map_or(0, |staged| usize_as_u64(staged.bytes));
-        self.stream.ready_bytes() + self.stream.later_bytes(model.parts()) - staged
+        let staged = self.staged.filter(|staged| staged.of_writer);
+        let staged = staged.map_or(0, |staged| usize_as_u64(staged.bytes));
+        let memory = match (&self.memory, model.memory()) {
+            (Some(sender), Some(memory)) => sender.pending_bytes(memory.count_written()),
+            _ => 0,
+        };
+        self.stream.ready_bytes() - staged + memory + self.stream.later_bytes(model.parts())
     }
 }
 
 impl Resuming {
     /// A session to which nothing has come.
-    pub(crate) fn new() -> Self {
-        Self { image: Reader::new(), iteration: 0 }
+    ///
+    /// # Errors
+    ///
+    /// [`Rule::NoMemory`].
+    pub(crate) fn new(model: &dyn DeviceModel) -> Result<Self, Rule> {
+        let memory = model.memory().map(|memory| Receiver::new(memory.pages())).transpose()?;
+        Ok(Self { image: Reader::new(), memory, iteration: 0 })
     }
 }
 
@@ -177,21 +201,15 @@ impl Migration {
     pub(crate) fn open(
         device: &Device,
         model: KBox<dyn DeviceModel>,
-        layout: Layout,
+        windows: Arc<Windows>,
         left: Leftover,
     ) -> Result<Self> {
-        let window = |bytes: u32| {
-            let bytes = usize::try_from(bytes).map_err(|_| EINVAL)?;
-            KVVec::from_elem(0_u8, bytes, GFP_KERNEL_ACCOUNT).map_err(Error::from)
-        };
         let mut migration = Self {
             key: device.key(),
             model,
             state: State::Running,
             session: Session::Idle,
-            layout,
-            data: window(layout.data_bytes)?,
-            bitmap: window(layout.bitmap_bytes)?,
+            windows,
         };
         if left == Leftover::Unknown {
             // What cannot be scrubbed yet, for want of an address space, the model keeps in mind.
@@ -254,9 +272,10 @@ impl Migration {
     fn serve(&mut self, device: &Device, access: &Access) -> Result<(Field, u64), Refused> {
         let refuse = |field, value| move |rule| Refused { field, value, rule };
         let place = self
-            .layout
+            .windows
+            .layout()
             .locate(access.offset, usize_as_u64(access.bytes), access.op)
-            .map_err(refuse(self.layout.field_at(access.offset), 0))?;
+            .map_err(refuse(self.windows.layout().field_at(access.offset), 0))?;
         let field = place.field;
         match (field, access.op) {
             (Field::Data | Field::Bitmap, op) => {
@@ -299,8 +318,10 @@ impl Migration {
             _ => 0,
         };
         give_register(access, value)?;
-        if field == Field::PendingBytes {
-            self.consume(value);
+        match field {
+            Field::PendingBytes => self.consume(value),
+            Field::DataOffset => self.locate_report(),
+            _ => {}
         }
         Ok(value)
     }
@@ -310,7 +331,9 @@ impl Migration {
         let Session::Saving(saving) = &mut self.session else { return };
         saving.bitmap_is_current = false;
         let Some(staged) = saving.staged.take() else { return };
-        saving.stream.sent(staged.bytes);
+        if staged.of_writer {
+            saving.stream.sent(staged.bytes);
+        }
         saving.iteration += 1;
         trace::data(|| record::Data {
             device: self.key.0,
@@ -325,31 +348,48 @@ impl Migration {
 
     /// `data_offset`: the current window. For data, while saving, it stages the next buffer, once.
     fn data_offset(&mut self, device: &Device) -> Result<u64, Rule> {
-        if let Session::Saving(saving) = &self.session {
+        if let Session::Saving(saving) = &mut self.session {
             if saving.bitmap_is_current {
-                return Ok(self.layout.bitmap_offset());
+                return Ok(self.windows.layout().bitmap_offset());
             }
             if saving.staged.is_none() {
                 self.stage(device).inspect_err(|rule| self.fail_if_lost(*rule))?;
             }
         }
-        Ok(self.layout.data_offset())
+        Ok(self.windows.layout().data_offset())
     }
 
+    /// Fills the data window: with what the stream's writer has, else with device memory, else, if the device stands still,
+    /// with its next part.
     fn stage(&mut self, device: &Device) -> Result<(), Rule> {
-        let Session::Saving(saving) = &mut self.session else { return Ok(()) };
         let watch = trace::time_data();
-        if self.state == State::StopAndCopy {
+        let mut staged = self.stage_next()?;
+        if staged.is_none() {
+            staged = self.stage_memory(device)?;
+        }
+        if staged.is_none() && self.state == State::StopAndCopy {
+            let Session::Saving(saving) = &mut self.session else { return Ok(()) };
             let model = &mut self.model;
             let parts = model.parts();
             saving.stream.refill(parts, |kind, payload| model.save(device, kind, payload))?;
+            staged = self.stage_next()?;
         }
-        let bytes = saving.stream.stage(&mut self.data);
         // With nothing to send no buffer is begun: when there is something, a later read of data_offset will find it.
-        if bytes > 0 {
-            saving.staged = Some(Staged { bytes, duration_ns: watch.elapsed_ns() });
+        if let Session::Saving(saving) = &mut self.session {
+            let duration_ns = watch.elapsed_ns();
+            saving.staged = staged.map(|staged| Staged { duration_ns, ..staged });
         }
         Ok(())
+    }
+
+    /// Copies what the stream's writer has to the data window.
+    fn stage_next(&mut self) -> Result<Option<Staged>, Rule> {
+        let Session::Saving(saving) = &self.session else { return Ok(None) };
+        let window = &self.windows.data;
+        let next = saving.stream.next(window.bytes());
+        window.put(0, next)?;
+        let staged = Staged { bytes: next.len(), duration_ns: 0, of_writer: true };
+        Ok((staged.bytes > 0).then_some(staged))
     }
 
     fn data_size(&self) -> u64 {
@@ -365,7 +405,7 @@ impl Migration {
     fn write_register(&mut self, device: &Device, field: Field, value: u64) -> Result<(), Rule> {
         let query_register = match field {
             Field::DeviceState => return self.write_state(device, low_half(value)),
-            Field::DataSize => return self.take_in(value),
+            Field::DataSize => return self.take_in(device, value),
             Field::StartPfn => 0,
             Field::PageSize => 1,
             Field::TotalPfns => 2,
@@ -380,22 +420,29 @@ impl Migration {
     }
 
     /// `data_size` is written: the buffer is complete.
-    fn take_in(&mut self, bytes: u64) -> Result<(), Rule> {
+    fn take_in(&mut self, device: &Device, bytes: u64) -> Result<(), Rule> {
         let Session::Resuming(resuming) = &mut self.session else {
             return Err(Rule::NotResuming);
         };
-        let piece = usize::try_from(bytes)
+        let window = &self.windows.data;
+        let piece_bytes = usize::try_from(bytes)
             .ok()
-            .and_then(|bytes| self.data.get(..bytes))
+            .filter(|bytes| *bytes <= window.bytes())
             .ok_or(Rule::DataSize)?;
-        if piece.is_empty() {
+        if piece_bytes == 0 {
             return Ok(());
         }
         let watch = trace::time_data();
-        let model = &self.model;
-        resuming.image.feed(piece, model.identity(), model.parts(), |kind, payload| {
-            model.check(kind, payload)
-        })?;
+        let (identity, parts) = (self.model.identity(), self.model.parts());
+        let mut intake =
+            memory::Intake { device, model: &*self.model, receiver: &mut resuming.memory };
+        resuming.image.feed(
+            piece_bytes,
+            |piece| window.take(0, piece),
+            &identity,
+            parts,
+            &mut intake,
+        )?;
         resuming.iteration += 1;
         trace::data(|| record::Data {
             device: self.key.0,
@@ -412,22 +459,15 @@ impl Migration {
     fn read_data(&mut self, access: &Access, at: usize) -> Result<(), Rule> {
         let Session::Saving(saving) = &self.session else { return Err(Rule::NotSaving) };
         let staged = saving.staged.map_or(0, |staged| staged.bytes);
-        let bytes = self
-            .data
-            .get(..staged)
-            .and_then(|buffer| buffer.get(at..)?.get(..access.bytes))
-            .ok_or(Rule::NotStaged)?;
-        access.give(0, bytes)
+        if at.checked_add(access.bytes).is_none_or(|end| end > staged) {
+            return Err(Rule::NotStaged);
+        }
+        self.windows.data.give(at, access)
     }
 
     fn write_data(&mut self, access: &Access, at: usize) -> Result<(), Rule> {
         let Session::Resuming(_) = &self.session else { return Err(Rule::NotResuming) };
-        let bytes = self
-            .data
-            .get_mut(at..)
-            .and_then(|rest| rest.get_mut(..access.bytes))
-            .ok_or(Rule::OutOfBounds)?;
-        access.take(0, bytes)
+        self.windows.data.receive(at, access)
     }
 
     pub(crate) fn trace_state(

@@ -11,6 +11,7 @@
 #include <linux/vfio.h>
 #include <linux/vfio_pci_core.h>
 
+#include "include/vfio_mediate.h"
 #include "records.h"
 
 /* The ioctls that the driver answers itself; bindgen does not evaluate _IO(). */
@@ -24,12 +25,19 @@ enum vfio_mediate_ioctl {
 int vfio_mediate_probe(struct pci_dev *pdev, const struct pci_device_id *id);
 void vfio_mediate_remove(struct pci_dev *pdev);
 
+/* Defined in vendor.rs, called by the exported functions of the same purpose. */
+int vfio_mediate_register(const struct vfio_mediate_ops *ops);
+void vfio_mediate_unregister(const struct vfio_mediate_ops *ops);
+
 int vfio_mediate_register_driver(void);
 void vfio_mediate_unregister_driver(void);
 
 void vfio_mediate_set_drvdata(struct pci_dev *pdev, struct vfio_pci_core_device *core);
 struct vfio_pci_core_device *vfio_mediate_drvdata(struct pci_dev *pdev);
 void vfio_mediate_put_device(struct vfio_device *vdev);
+
+bool vfio_mediate_module_get(struct module *module);
+void vfio_mediate_module_put(struct module *module);
 
 u64 vfio_mediate_device_key(struct pci_dev *pdev);
 int vfio_mediate_wake(struct pci_dev *pdev);
@@ -43,6 +51,25 @@ void vfio_mediate_offer_reset(struct vfio_pci_core_device *core);
 
 struct iommu_domain *vfio_mediate_domain(struct pci_dev *pdev);
 int vfio_mediate_map_page(struct iommu_domain *domain, unsigned long iova, struct page *page);
+
+void *vfio_mediate_window_alloc(size_t bytes);
+void vfio_mediate_window_free(void *base);
+int vfio_mediate_window_map(struct vm_area_struct *vma, void *base, size_t at);
+int vfio_mediate_add_sparse_mmap(struct vfio_info_cap *caps,
+				 const struct vfio_region_sparse_mmap_area *areas, u32 count);
+
+void vfio_mediate_memory_lock(struct vfio_pci_core_device *core);
+void vfio_mediate_memory_unlock(struct vfio_pci_core_device *core);
+void vfio_mediate_memory_lock_shared(struct vfio_pci_core_device *core);
+void vfio_mediate_memory_unlock_shared(struct vfio_pci_core_device *core);
+void vfio_mediate_memory_revoke(struct vfio_pci_core_device *core, u64 start, u64 bytes);
+void vfio_mediate_memory_map(struct vm_area_struct *vma, const struct vm_operations_struct *ops,
+			     void *memory);
+vm_fault_t vfio_mediate_memory_insert(struct vfio_pci_core_device *core, struct vm_fault *vmf,
+				      unsigned int bar, u64 page, bool writable);
+bool vfio_mediate_copy_page(void *to, const void __iomem *from, u64 *word);
+void vfio_mediate_write_pages(void __iomem *to, const void *from, size_t bytes);
+void vfio_mediate_fill_pages(void __iomem *to, u64 word, size_t bytes);
 
 u32 vfio_mediate_crc32(u32 seed, const void *bytes, size_t length);
 

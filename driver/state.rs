@@ -4,12 +4,12 @@
 //!
 //! ```text
 //!   an arc that …               does
-//!   sets SAVING                 arms the dirty log, prepares the image's header
-//!   clears RUNNING              waits for DMA under way, brings the device to rest
+//!   sets SAVING                 arms the dirty log, prepares the image's header, has all device memory to be sent
+//!   clears RUNNING              waits for DMA under way, brings the device to rest, takes away write access to its memory
 //!   clears SAVING               drops log, image and whatever is staged
 //!   sets RESUMING               expects an image
 //!   resuming → running          commits the image, which must be complete
-//!   resuming → stopped          drops the image; the device is what it was
+//!   resuming → stopped          drops the image; the device is what it was, but for memory that has come
 //!   stopped or stop-and-copy → running   sets the device going
 //! ```
 //!
@@ -66,6 +66,7 @@ impl Migration {
         if result.is_ok() {
             self.session = Session::Idle;
             self.state = State::Running;
+            self.settle_memory(false);
         }
         let code = result.map_or_else(|rule| -rule.errno(), |()| 0);
         self.trace_state(from, State::Running as u32, Cause::Reset, code, watch.elapsed_ns());
@@ -82,6 +83,7 @@ impl Migration {
             let from = self.state;
             self.session = Session::Idle;
             self.state = State::Error;
+            self.settle_memory(false);
             self.trace_state(from, State::Error as u32, Cause::Failure, -rule.errno(), 0);
         }
     }
@@ -90,6 +92,8 @@ impl Migration {
     fn go(&mut self, device: &Device, to: State) -> Result<(), Rule> {
         let from = self.state;
         let arms = to.is_saving() && !from.is_saving();
+        let expects = to == State::Resuming && from != to;
+        let resuming = expects.then(|| Resuming::new(&*self.model)).transpose()?;
         if arms {
             self.session = Session::Saving(Saving::new(&*self.model)?);
         }
@@ -107,8 +111,8 @@ impl Migration {
             return moved;
         }
         if from != to {
-            if to == State::Resuming {
-                self.session = Session::Resuming(Resuming::new());
+            if let Some(resuming) = resuming {
+                self.session = Session::Resuming(resuming);
             } else if !to.is_saving() {
                 self.session = Session::Idle;
             }
@@ -117,6 +121,7 @@ impl Migration {
             saving.make_data_current();
         }
         self.state = to;
+        self.settle_memory(arms);
         Ok(())
     }
 

@@ -8,15 +8,19 @@
 //!
 //! In this order, outermost first:
 //!
-//! 1. `dev_set->lock` of vfio: held around open, close and iommufd's attach and detach.
+//! 1. `dev_set->lock` of vfio: held around open, close and iommufd's attach and detach, and so around [`Provider::open`]
+//!    and [`Handle::release`]. Unregistering a provider waits for closes, so it is done with none of these locks held.
 //! 2. The device lock: the mutex of the provider's handle (`device.rs`).
 //! 3. iommufd's locks: attach and detach run under the device lock, and pin user memory.
 //! 4. `mmap_lock`: user memory is copied under the device lock. So [`Handle::mmap`], which runs with `mmap_lock` held, must not
 //!    take the device lock.
-//! 5. `memory_lock` of vfio-pci-core: taken by [`Decoding`] for writing. No user memory is touched under it, for
-//!    vfio-pci-core takes it in page faults.
+//! 5. `memory_lock` of vfio-pci-core: taken by [`Decoding`] and [`BarMemory`] for writing. No user memory is touched under it,
+//!    for vfio-pci-core and [`BarMemory`] take it in page faults.
 //!
-//! [`Instance::handle`]'s spin lock is a leaf: nothing is taken under it.
+//! The registry's mutex (`mediate/registry.rs`) is taken after `dev_set->lock`, and nothing of this list after it: no
+//! provider is called under it. [`Instance::mediation`]'s spin lock is a leaf: nothing is taken under it.
+//!
+//! [`Provider::open`]: crate::mediate::Provider::open
 
 #![expect(unsafe_code, reason = "the border to vfio-pci-core")]
 
@@ -49,23 +53,32 @@ use crate::{
         self,
         Answer,
         Handle,
-        Leftover, //
+        Leftover,
+        Mediation, //
     },
 };
 
+mod bar_memory;
 mod decoding;
 mod device;
 mod scratch;
+mod window;
 
+pub(crate) use bar_memory::{
+    BarMemory,
+    Mode, //
+};
 pub(crate) use decoding::Decoding;
 pub(crate) use device::{
     Access,
+    Area,
     Device,
     Mapping,
     Region,
     RegionInfo, //
 };
 pub(crate) use scratch::Scratch;
+pub(crate) use window::Window;
 
 /// Bits of a file offset that are the offset in the region (`VFIO_PCI_OFFSET_SHIFT`).
 const OFFSET_BITS: u32 = 40;
@@ -101,8 +114,8 @@ impl Drop for Driver {
 #[repr(C)]
 struct Instance {
     core: Opaque<bindings::vfio_pci_core_device>,
-    /// The provider's handle while the device is open. Initialised by [`init`], dropped by [`release`].
-    handle: MaybeUninit<SpinLock<Option<Arc<dyn Handle>>>>,
+    /// The provider's part while the device is open. Initialised by [`init`], dropped by [`release`].
+    mediation: MaybeUninit<SpinLock<Option<Mediation>>>,
     /// How the last close left the device; only open and close touch it, under `dev_set->lock`.
     left: UnsafeCell<Leftover>,
 }
@@ -141,7 +154,7 @@ static OPS: Table<bindings::vfio_device_ops> = Table(bindings::vfio_device_ops {
     match_: Some(bindings::vfio_pci_core_match),
     match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),
     dma_unmap: None,
-    device_feature: Some(bindings::vfio_pci_core_ioctl_feature),
+    device_feature: Some(device_feature),
 });
 
 /// The migration region's own operations. Its accesses go to the provider before they get here, so all that is left is what
@@ -213,7 +226,7 @@ unsafe extern "C" fn init(vdev: *mut bindings::vfio_device) -> c_int {
     let instance: *mut Instance = vdev.cast();
     // SAFETY: The memory is an `Instance`'s, nobody else sees it yet, and it does not move until `release()`.
     unsafe {
-        let slot = addr_of_mut!((*instance).handle).cast::<SpinLock<Option<Arc<dyn Handle>>>>();
+        let slot = addr_of_mut!((*instance).mediation).cast::<SpinLock<Option<Mediation>>>();
         addr_of_mut!((*instance).left).write(UnsafeCell::new(Leftover::Unknown));
         match new_spinlock!(None).__init(slot) {
             Ok(()) => 0,
@@ -231,9 +244,7 @@ unsafe extern "C" fn release(vdev: *mut bindings::vfio_device) {
     let instance: *mut Instance = vdev.cast();
     // SAFETY: `init()` succeeded, or vfio would not call this, and the last reference is gone.
     unsafe {
-        addr_of_mut!((*instance).handle)
-            .cast::<SpinLock<Option<Arc<dyn Handle>>>>()
-            .drop_in_place();
+        addr_of_mut!((*instance).mediation).cast::<SpinLock<Option<Mediation>>>().drop_in_place();
         bindings::vfio_pci_core_release_dev(vdev);
     }
 }
@@ -250,9 +261,9 @@ unsafe fn instance<'a>(vdev: *mut bindings::vfio_device) -> &'a Instance {
 }
 
 impl Instance {
-    fn slot(&self) -> &SpinLock<Option<Arc<dyn Handle>>> {
+    fn slot(&self) -> &SpinLock<Option<Mediation>> {
         // SAFETY: `init()` initialised it before anybody could get a reference to the instance.
-        unsafe { self.handle.assume_init_ref() }
+        unsafe { self.mediation.assume_init_ref() }
     }
 
     fn device(&self) -> &Device {
@@ -261,7 +272,7 @@ impl Instance {
 
     /// The provider's handle; `None` while the device is closed.
     fn handle(&self) -> Option<Arc<dyn Handle>> {
-        self.slot().lock().clone()
+        self.slot().lock().as_ref().map(|it| it.handle().clone())
     }
 }
 
@@ -280,12 +291,11 @@ unsafe extern "C" fn open_device(vdev: *mut bindings::vfio_device) -> c_int {
     // SAFETY: Only open and close touch it, under `dev_set->lock`.
     let left = unsafe { *instance.left.get() };
     match mediate::open(instance.device(), left) {
-        Ok(handle) => {
-            *instance.slot().lock() = Some(handle);
+        Ok(mediation) => {
+            *instance.slot().lock() = Some(mediation);
             // SAFETY: The device was enabled above; regions are added before this call, as they must be.
             unsafe {
                 *instance.left.get() = Leftover::Unknown;
-                bindings::vfio_mediate_offer_reset(core);
                 bindings::vfio_pci_core_finish_enable(core);
             }
             0
@@ -306,13 +316,11 @@ unsafe extern "C" fn open_device(vdev: *mut bindings::vfio_device) -> c_int {
 unsafe extern "C" fn close_device(vdev: *mut bindings::vfio_device) {
     // SAFETY: vfio passes an open device of this driver.
     let instance = unsafe { instance(vdev) };
-    let handle = instance.slot().lock().take();
-    if let Some(handle) = handle {
-        // A user may have put the device to sleep before it went away. If it does not wake, nothing can be cleaned up.
-        let left = match instance.device().wake() {
-            Ok(_awake) => handle.release(instance.device()),
-            Err(_) => Leftover::Unknown,
-        };
+    let mediation = instance.slot().lock().take();
+    if let Some(mediation) = mediation {
+        // A user may have put the device to sleep before it went away.
+        let awake = instance.device().wake();
+        let left = mediation.release(awake.is_ok().then(|| instance.device()));
         // SAFETY: Only open and close touch it, under `dev_set->lock`.
         unsafe { *instance.left.get() = left };
     }
@@ -374,10 +382,13 @@ unsafe fn mediated_rw(
     // SAFETY: By the caller's promise.
     let (instance, position) = unsafe { (instance(vdev), *ppos) };
     let handle = instance.handle()?;
-    let position = u64::try_from(position).ok()?;
     let device = instance.device();
-    let (region, offset) = device.locate(position);
-    let access = Access { region, offset, op, bytes: count, user: UserPtr::from_ptr(buf.cast()) };
+    let (region, offset) = device.locate(u64::try_from(position).ok()?);
+    if region == Region::None {
+        return None;
+    }
+    let user = UserPtr::from_ptr(buf.cast());
+    let access = Access { region, offset, op, bytes: count, position, user };
 
     // A provider may touch the hardware, which must not be asleep.
     let Ok(_awake) = device.wake() else {
@@ -415,21 +426,41 @@ unsafe extern "C" fn ioctl(
     let instance = unsafe { instance(vdev) };
     // SAFETY: The arguments are passed on as they came.
     let core = || unsafe { bindings::vfio_pci_core_ioctl(vdev, command, argument) };
-    let reset = || match instance.handle().map_or(Err(ENODEV), |it| it.reset(instance.device())) {
-        Ok(()) => 0,
-        Err(error) => errno_as_size(error),
+    let reset = || match instance.handle().map(|it| it.reset(instance.device())) {
+        Some(Answer::Handled(Ok(()))) => Some(0),
+        Some(Answer::Handled(Err(error))) => Some(errno_as_size(error)),
+        Some(Answer::PassThrough) | None => None,
     };
     match command {
-        bindings::vfio_mediate_ioctl_VFIO_MEDIATE_DEVICE_RESET => reset(),
+        bindings::vfio_mediate_ioctl_VFIO_MEDIATE_DEVICE_RESET => reset().unwrap_or_else(core),
         // The bus has been reset under the device: bring the driver's idea of it in line.
         bindings::vfio_mediate_ioctl_VFIO_MEDIATE_DEVICE_PCI_HOT_RESET => match core() {
-            0 => reset(),
+            0 => reset().unwrap_or(0),
             error => error,
         },
         // An ioeventfd writes to a BAR behind the trap, so there is no such ioctl here.
         bindings::vfio_mediate_ioctl_VFIO_MEDIATE_DEVICE_IOEVENTFD => errno_as_size(ENOTTY),
         _ => core(),
     }
+}
+
+/// `vfio_device_ops.device_feature`.
+///
+/// # Safety
+///
+/// `vdev` is an open device of this driver.
+unsafe extern "C" fn device_feature(
+    vdev: *mut bindings::vfio_device,
+    flags: u32,
+    argument: *mut c_void,
+    bytes: usize,
+) -> c_int {
+    // As with an ioeventfd: another device would write to a BAR by DMA, behind the trap and unseen by the notes on device memory.
+    if flags & bindings::VFIO_DEVICE_FEATURE_MASK == bindings::VFIO_DEVICE_FEATURE_DMA_BUF {
+        return ENOTTY.to_errno();
+    }
+    // SAFETY: The arguments are passed on as they came.
+    unsafe { bindings::vfio_pci_core_ioctl_feature(vdev, flags, argument, bytes) }
 }
 
 /// `vfio_device_ops.get_region_info_caps`.
@@ -451,10 +482,9 @@ unsafe extern "C" fn get_region_info_caps(
     let (instance, info) = unsafe { (instance(vdev), &mut *info) };
     if let Some(handle) = instance.handle() {
         let (region, _) = instance.device().locate(u64::from(info.index) << OFFSET_BITS);
-        let mut shown = RegionInfo { region, bytes: info.size, flags: info.flags };
-        handle.region_info(&mut shown);
-        info.size = shown.bytes;
-        info.flags = shown.flags;
+        if let Err(error) = handle.region_info(&mut RegionInfo { region, info, caps }) {
+            return error.to_errno();
+        }
     }
     0
 }
@@ -469,11 +499,18 @@ unsafe extern "C" fn mmap(
     vma: *mut bindings::vm_area_struct,
 ) -> c_int {
     // SAFETY: vfio passes an open device of this driver and a mapping that is being made.
-    let (instance, page) = unsafe { (instance(vdev), (*vma).vm_pgoff << bindings::PAGE_SHIFT) };
+    let (instance, page, bytes) = unsafe {
+        let range = (*vma).__bindgen_anon_1.__bindgen_anon_1;
+        (instance(vdev), (*vma).vm_pgoff, range.vm_end.saturating_sub(range.vm_start))
+    };
     if let Some(handle) = instance.handle() {
-        let (region, _) = instance.device().locate(usize_as_u64(page));
-        if let Answer::Handled(result) = handle.mmap(&Mapping { region }) {
-            return result.map_or_else(Error::to_errno, |()| 0);
+        let position = usize_as_u64(page) << bindings::PAGE_SHIFT;
+        let (region, offset) = instance.device().locate(position);
+        let mapping = Mapping { region, offset, bytes: usize_as_u64(bytes), vma };
+        if region != Region::None {
+            if let Answer::Handled(result) = handle.mmap(&mapping) {
+                return result.map_or_else(Error::to_errno, |()| 0);
+            }
         }
     }
     // SAFETY: The arguments are passed on as they came.

@@ -401,8 +401,8 @@ impl Edu {
 }
 
 impl DeviceModel for Edu {
-    fn identity(&self) -> &'static Identity {
-        &IDENTITY
+    fn identity(&self) -> Identity {
+        IDENTITY
     }
 
     fn parts(&self) -> &'static [Part] {

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A device as a provider sees it, and what user space asks of it.
 
-use core::ptr::NonNull;
+use core::{
+    mem::{
+        offset_of,
+        size_of, //
+    },
+    ptr::NonNull,
+};
 
 use kernel::{
     prelude::*,
@@ -34,8 +40,10 @@ pub(crate) enum Region {
     Bar(u32),
     /// A region that the driver added, by type and subtype.
     Added(u32, u32),
-    /// Configuration space, ROM, VGA, or none at all.
+    /// Configuration space, ROM or VGA.
     Other,
+    /// There is none.
+    None,
 }
 
 /// A read or write by user space.
@@ -48,10 +56,17 @@ pub(crate) struct Access {
     pub(crate) op: Op,
     /// Length, in bytes; not zero.
     pub(crate) bytes: usize,
+    /// Region and offset, as in the device's file.
+    pub(crate) position: bindings::loff_t,
     pub(super) user: UserPtr,
 }
 
 impl Access {
+    /// The user's buffer.
+    pub(crate) fn user(&self) -> UserPtr {
+        self.user
+    }
+
     /// Copies from the user's buffer, starting `at` bytes in.
     ///
     /// # Errors
@@ -77,20 +92,83 @@ impl Access {
     }
 }
 
-/// `struct vfio_region_info`, as far as a provider may change it.
-pub(crate) struct RegionInfo {
+/// `struct vfio_region_info` and the capabilities behind it, as vfio-pci-core has filled them in.
+pub(crate) struct RegionInfo<'a> {
     /// The region.
     pub(crate) region: Region,
-    /// Its length, in bytes.
-    pub(crate) bytes: u64,
-    /// `VFIO_REGION_INFO_FLAG_*`.
-    pub(crate) flags: u32,
+    pub(super) info: &'a mut bindings::vfio_region_info,
+    pub(super) caps: *mut bindings::vfio_info_cap,
 }
 
-impl RegionInfo {
+impl RegionInfo<'_> {
+    /// What has been said so far.
+    pub(crate) fn said(&self) -> bindings::vfio_region_info {
+        let bindings::vfio_region_info { argsz, flags, index, cap_offset, size, offset } =
+            *self.info;
+        bindings::vfio_region_info { argsz, flags, index, cap_offset, size, offset }
+    }
+
+    /// Where capabilities are added; valid as long as this.
+    pub(crate) fn capabilities(&self) -> *mut bindings::vfio_info_cap {
+        self.caps
+    }
+
+    /// Says what can be done with the region: `VFIO_REGION_INFO_FLAG_*`.
+    pub(crate) fn set_flags(&mut self, flags: u32) {
+        self.info.flags = flags;
+    }
+
+    /// Says how long the region is, in bytes.
+    pub(crate) fn set_bytes(&mut self, bytes: u64) {
+        self.info.size = bytes;
+    }
+
     /// Takes the offer to map the region away.
     pub(crate) fn forbid_mmap(&mut self) {
-        self.flags &= !bindings::VFIO_REGION_INFO_FLAG_MMAP;
+        self.info.flags &= !bindings::VFIO_REGION_INFO_FLAG_MMAP;
+    }
+
+    /// Offers to map the whole region.
+    pub(crate) fn offer_mmap(&mut self) {
+        self.info.flags |= bindings::VFIO_REGION_INFO_FLAG_MMAP;
+    }
+
+    /// Offers to map these parts of the region, and no others: `VFIO_REGION_INFO_CAP_SPARSE_MMAP`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn offer_mmap_of(&mut self, areas: &[Area]) -> Result {
+        let count = u32::try_from(areas.len()).map_err(|_| EINVAL)?;
+        // SAFETY: An area is laid out as `struct vfio_region_sparse_mmap_area`, there are `count` of them, and `caps` is the
+        // kernel's own for the time of the call this comes in.
+        kernel::error::to_result(unsafe {
+            bindings::vfio_mediate_add_sparse_mmap(self.caps, areas.as_ptr().cast(), count)
+        })?;
+        self.offer_mmap();
+        Ok(())
+    }
+}
+
+/// A part of a region that can be mapped: whole pages.
+#[repr(C)]
+pub(crate) struct Area {
+    /// Offset in the region, in bytes.
+    pub(crate) offset: u64,
+    /// Length, in bytes.
+    pub(crate) bytes: u64,
+}
+
+const _: () = assert!(
+    size_of::<Area>() == size_of::<bindings::vfio_region_sparse_mmap_area>()
+        && offset_of!(Area, bytes) == offset_of!(bindings::vfio_region_sparse_mmap_area, size)
+);
+
+impl Area {
+    /// Whether a mapping lies inside.
+    pub(crate) fn contains(&self, mapping: &Mapping) -> bool {
+        let end = mapping.offset.checked_add(mapping.bytes);
+        mapping.offset >= self.offset && end.is_some_and(|end| end <= self.offset + self.bytes)
     }
 }
 
@@ -98,6 +176,25 @@ impl RegionInfo {
 pub(crate) struct Mapping {
     /// The region.
     pub(crate) region: Region,
+    /// Offset in the region, in bytes.
+    pub(crate) offset: u64,
+    /// Length, in bytes.
+    pub(crate) bytes: u64,
+    pub(super) vma: *mut bindings::vm_area_struct,
+}
+
+impl Mapping {
+    /// The mapping itself; valid as long as this.
+    pub(crate) fn vma(&self) -> *mut bindings::vm_area_struct {
+        self.vma
+    }
+
+    /// Whether writes through it are to be seen by others (`MAP_SHARED`).
+    pub(crate) fn is_shared(&self) -> bool {
+        // SAFETY: A value of this type lives only as long as the call that sets the mapping up.
+        let flags = unsafe { (*self.vma).__bindgen_anon_2.vm_flags };
+        flags & bindings::VM_SHARED as bindings::vm_flags_t != 0
+    }
 }
 
 /// A device that vfio-pci-core has enabled.
@@ -120,7 +217,8 @@ impl Device {
         self.0.get()
     }
 
-    fn pci(&self) -> *mut bindings::pci_dev {
+    /// The PCI device, which is live as long as this.
+    pub(crate) fn pci(&self) -> *mut bindings::pci_dev {
         // SAFETY: vfio-pci-core sets the pointer when it initialises the device, and never changes it.
         unsafe { (*self.core()).pdev }
     }
@@ -162,7 +260,7 @@ impl Device {
                     let region = (*core).region.add(at);
                     Region::Added((*region).type_, (*region).subtype)
                 }
-                _ => Region::Other,
+                _ => Region::None,
             }
         }
     }
@@ -186,6 +284,12 @@ impl Device {
                 core::ptr::null_mut(),
             )
         })
+    }
+
+    /// Makes `VFIO_DEVICE_GET_INFO` say `VFIO_DEVICE_FLAGS_RESET`.
+    pub(crate) fn offer_reset(&self) {
+        // SAFETY: The device is enabled, and nobody has it open yet.
+        unsafe { bindings::vfio_mediate_offer_reset(self.core()) }
     }
 
     /// Wakes the device and keeps it awake.
@@ -316,6 +420,29 @@ impl Device {
             Ok(())
         } else {
             Err(Rule::DeviceFailed)
+        }
+    }
+
+    /// Leaves a write to a BAR to vfio-pci-core.
+    ///
+    /// # Errors
+    ///
+    /// Those of vfio-pci-core.
+    pub(super) fn core_write(&self, bar: u32, access: &Access) -> Result<usize> {
+        let position = (u64::from(bar) << OFFSET_BITS) + access.offset;
+        let mut position = bindings::loff_t::try_from(position).map_err(|_| EINVAL)?;
+        // SAFETY: The device is open; the pointer is the user's, which the function checks, and the position is local.
+        let done = unsafe {
+            bindings::vfio_pci_core_write(
+                self.core().cast(),
+                access.user.as_const_ptr().cast(),
+                access.bytes,
+                &mut position,
+            )
+        };
+        match usize::try_from(done) {
+            Ok(done) => Ok(done),
+            Err(_) => Err(Error::from_errno(i32::try_from(done).unwrap_or(-5))),
         }
     }
 

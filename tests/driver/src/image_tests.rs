@@ -6,7 +6,7 @@ use kernel::prelude::GFP_KERNEL;
 use proptest::prelude::*;
 
 use crate::abi::rule::Rule;
-use crate::image::{Identity, Kind, Part, Reader, Writer};
+use crate::image::{Identity, Kind, Part, Reader, Taker, Writer};
 
 const PARTS: [Part; 3] = [
     Part { kind: Kind(1), max_bytes: 56 },
@@ -34,18 +34,46 @@ fn pending(writer: &Writer) -> u64 {
 /// The whole stream, through a window of `window` bytes.
 fn stream(payloads: &[Vec<u8>; 3], window: usize) -> Vec<u8> {
     let mut writer = Writer::new(&OWN).expect("there is memory");
-    let (mut stream, mut window) = (Vec::new(), vec![0; window]);
+    let mut stream = Vec::new();
     while pending(&writer) > 0 {
         refill(&mut writer, payloads).expect("there is memory");
-        let bytes = writer.stage(&mut window);
-        stream.extend_from_slice(&window[..bytes]);
+        let next = writer.next(window);
+        stream.extend_from_slice(next);
+        let bytes = next.len();
         writer.sent(bytes);
     }
     stream
 }
 
+/// A device without memory that takes any part.
+struct NoMemory;
+
+impl Taker for NoMemory {
+    fn check(&self, _kind: Kind, _payload: &[u8]) -> Result<(), Rule> {
+        Ok(())
+    }
+
+    fn begin_anew(&mut self) -> Result<(), Rule> {
+        Ok(())
+    }
+
+    fn settle(&mut self, _taken: bool) {}
+
+    fn memory(&mut self, _payload: &[u8]) -> Result<(), Rule> {
+        Err(Rule::ImageRecord)
+    }
+
+    fn all_memory_is_here(&self) -> Result<(), Rule> {
+        Ok(())
+    }
+}
+
 fn feed(reader: &mut Reader, piece: &[u8]) -> Result<(), Rule> {
-    reader.feed(piece, &OWN, &PARTS, |_, _| Ok(()))
+    let read = |into: &mut [u8]| {
+        into.copy_from_slice(piece);
+        Ok(())
+    };
+    reader.feed(piece.len(), read, &OWN, &PARTS, &mut NoMemory)
 }
 
 /// Whether the reader has the image of these payloads.
@@ -62,17 +90,16 @@ proptest! {
     fn pending_bytes_never_tells_too_little(payloads in payloads(), window in 1..6000usize) {
         let mut writer = Writer::new(&OWN).expect("there is memory");
         let mut told = pending(&writer);
-        let mut window = vec![0; window];
         while told > 0 {
             refill(&mut writer, &payloads).expect("there is memory");
-            let bytes = writer.stage(&mut window);
+            let bytes = writer.next(window).len();
             prop_assert!(bytes > 0, "something is pending, so something is sent");
             writer.sent(bytes);
             let rest = pending(&writer);
             prop_assert!(rest + u64::try_from(bytes).expect("small") <= told);
             told = rest;
         }
-        prop_assert_eq!(writer.stage(&mut window), 0);
+        prop_assert!(writer.next(window).is_empty());
     }
 
     #[test]
@@ -153,7 +180,6 @@ proptest! {
     fn a_record_that_could_not_be_made_is_made_later(payloads in payloads(), allocations in 0..3u32) {
         let mut writer = Writer::new(&OWN).expect("there is memory");
         let mut sent = Vec::new();
-        let mut window = vec![0; 5000];
         while pending(&writer) > 0 {
             let before = pending(&writer);
             let refilled = {
@@ -164,8 +190,9 @@ proptest! {
                 prop_assert_eq!(pending(&writer), before);
                 refill(&mut writer, &payloads).expect("there is memory");
             }
-            let bytes = writer.stage(&mut window);
-            sent.extend_from_slice(&window[..bytes]);
+            let next = writer.next(5000);
+            sent.extend_from_slice(next);
+            let bytes = next.len();
             writer.sent(bytes);
         }
         prop_assert_eq!(sent, stream(&payloads, 5000));
@@ -180,8 +207,6 @@ fn another_devices_image_is_refused_by_its_first_record() {
         (0x1234, 0x11e8, 2, Rule::ImageVersion),
     ] {
         let writer = Writer::new(&Identity::new(vendor, device, version)).expect("there is memory");
-        let mut window = [0; 64];
-        let bytes = writer.stage(&mut window);
-        assert_eq!(feed(&mut Reader::new(), &window[..bytes]), Err(rule));
+        assert_eq!(feed(&mut Reader::new(), writer.next(64)), Err(rule));
     }
 }

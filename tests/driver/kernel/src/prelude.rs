@@ -3,6 +3,7 @@
 
 use std::ops::{Deref, DerefMut};
 
+pub use macros::kunit_tests;
 pub use zerocopy::{FromBytes, IntoBytes};
 
 pub use crate::allocator::AllocError;
@@ -60,7 +61,31 @@ impl<T> KVVec<T> {
     }
 }
 
+/// The same; the kernel has it in memory that is contiguous.
+pub type KVec<T> = KVVec<T>;
+
 impl<T: Clone> KVVec<T> {
+    /// `count` clones of `value`.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`].
+    pub fn from_elem(value: T, count: usize, _flags: Flags) -> Result<Self> {
+        allocate()?;
+        Ok(Self(vec![value; count]))
+    }
+
+    /// Shortens to `length`, or lengthens with clones of `value`.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`]; the vector is as it was.
+    pub fn resize(&mut self, length: usize, value: T, flags: Flags) -> Result {
+        self.reserve(length.saturating_sub(self.0.len()), flags)?;
+        self.0.resize(length, value);
+        Ok(())
+    }
+
     /// Adds a slice at the end.
     ///
     /// # Errors
