@@ -5,6 +5,7 @@
 
 use std::env;
 use std::fmt::Display;
+use std::fs;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
@@ -53,6 +54,26 @@ pub fn devices() -> [DeviceKey; 2] {
         panic!("two devices must be bound to vfio_mediate; found {devices:?}");
     };
     [first, second]
+}
+
+/// The devices with this vendor and device number that are bound to the driver, in the order of their addresses.
+///
+/// # Panics
+///
+/// When there is none: the guest is not what it should be.
+pub fn devices_of(ids: (u16, u16)) -> Vec<DeviceKey> {
+    let mut devices = bound_devices().expect("the module vfio_mediate is loaded");
+    devices.retain(|device| ids_of(*device) == Some(ids));
+    assert!(!devices.is_empty(), "no device {:04x}:{:04x} is bound to vfio_mediate", ids.0, ids.1);
+    devices
+}
+
+fn ids_of(device: DeviceKey) -> Option<(u16, u16)> {
+    let number = |file| {
+        let text = fs::read_to_string(format!("/sys/bus/pci/devices/{device}/{file}")).ok()?;
+        u16::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok()
+    };
+    Some((number("vendor")?, number("device")?))
 }
 
 /// Records a measurement in the tests' output: `measured: NAME VALUE UNIT`, on a line of its own.

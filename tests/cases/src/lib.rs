@@ -1,8 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What runs in the guest: the tests in `tests/`, and the demo.
 
+pub mod child;
 pub mod demo;
 pub mod fault;
 pub mod guest;
+pub mod ivshmem;
+pub mod low_power;
+pub mod mapping;
+pub mod module;
+pub mod records;
 pub mod refusal;
 pub mod session;
+pub mod starve;
+pub mod vendor;
+pub mod vfio;

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use migscope_abi::device::DeviceKey;
@@ -58,13 +58,29 @@ pub fn of(device: DeviceKey) -> io::Result<Vec<Refusal>> {
     Ok(refusals)
 }
 
+/// The driver was loaded anew: its events are new ones, which nobody traces yet.
+///
+/// # Errors
+///
+/// What tracefs refused with.
+pub fn resume() -> io::Result<()> {
+    if TRACE.get().is_some() { enable(&instance()) } else { Ok(()) }
+}
+
+fn instance() -> PathBuf {
+    let name = format!("migscope-cases-{}", std::process::id());
+    Path::new(TRACEFS).join("instances").join(name)
+}
+
+fn enable(instance: &Path) -> io::Result<()> {
+    fs::write(instance.join("events/vfio_mediate").join(trace::ERROR).join("enable"), "1")
+}
+
 /// Starts to trace; gives the end of the pipe.
 fn watch() -> io::Result<Mutex<File>> {
-    let name = format!("migscope-cases-{}", std::process::id());
-    let instance = Path::new(TRACEFS).join("instances").join(name);
+    let instance = instance();
     fs::create_dir(&instance)?;
-    let event = instance.join("events/vfio_mediate").join(trace::ERROR).join("enable");
-    fs::write(event, "1")?;
+    enable(&instance)?;
     let nonblocking = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let pipe = rustix::fs::open(instance.join("trace_pipe"), nonblocking, Mode::empty())?;
     Ok(Mutex::new(pipe.into()))

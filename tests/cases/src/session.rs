@@ -9,6 +9,7 @@ use migrator::PAGE_BYTES;
 use migrator::device::{Device, DeviceRegion};
 use migrator::memory::DmaMemory;
 use migrator::region::{Region, RegionIo as _};
+use migscope_abi::device::DeviceKey;
 use migscope_abi::dirty::Query;
 use migscope_abi::region::{Field, HEADER_BYTES, Layout};
 use migscope_abi::rule::Rule;
@@ -57,7 +58,15 @@ impl Session {
     ///
     /// When it cannot be opened.
     pub fn open_with(which: usize, memory: DmaMemory) -> Self {
-        let key = guest::devices()[which];
+        Self::open_device(guest::devices()[which], memory)
+    }
+
+    /// Opens this device.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be opened.
+    pub fn open_device(key: DeviceKey, memory: DmaMemory) -> Self {
         let device = Device::open(key, memory).expect("the device opens");
         let region = device.region();
         Self { device, region }

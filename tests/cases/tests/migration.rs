@@ -8,11 +8,13 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use cases::guest;
+use cases::records::{HEAD_BYTES, IDENTITY_BYTES};
 use cases::session::{PATIENCE, Session};
 use migrator::PAGE_BYTES;
 use migrator::account::Account;
 use migrator::destination::Destination;
 use migrator::live::{self, Options, Outcome, Transport};
+use migrator::region::DataAccess;
 use migrator::source::{self, PreCopy, Source};
 use migrator::stream::Stream;
 use migscope_abi::rule::Rule;
@@ -46,6 +48,8 @@ fn options(transport: Transport, chunk_bytes: Option<usize>) -> Options {
         workload: Spec { hot_pages: 12, ..Spec::default() },
         transport,
         chunk_bytes,
+        // Pieces are made of what goes by system calls.
+        data_access: if chunk_bytes.is_some() { DataAccess::Trapped } else { DataAccess::Auto },
     }
 }
 
@@ -121,10 +125,11 @@ fn registers_travel() {
 fn factorial_under_way() {
     let (mut from, mut to) = (Session::open(0), Session::open(1));
     // Long enough to be still under way when the device is saved; 0 is what every n! from 34 on is modulo 2^32.
-    from.device.edu().write_u32(workload::edu::FACTORIAL, 1_000_000_000).expect("a register");
+    from.device.edu().write_u32(workload::edu::FACTORIAL, 3_000_000_000).expect("a register");
     let image = from.image();
     // The image's second record holds the registers, the third of which says whether a computation is under way.
-    assert_eq!(image.concat()[32 + 24 + 8], 1, "it was over before the device was saved");
+    let registers = HEAD_BYTES + IDENTITY_BYTES + HEAD_BYTES;
+    assert_eq!(image.concat()[registers + 8], 1, "it was over before the device was saved");
     to.bring_to(State::Resuming);
     for buffer in &image {
         to.region.load_buffer(buffer).expect("a good piece");

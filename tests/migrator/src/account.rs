@@ -78,6 +78,24 @@ pub struct Dirty {
     pub bytes: u64,
 }
 
+/// How bytes go through a window of the region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Copied from or to a mapping of the window.
+    Mapped,
+    /// By system calls.
+    Trapped,
+}
+
+/// Bytes that went through a window, by the way they took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// [`Way::Mapped`].
+    pub mapped_bytes: u64,
+    /// [`Way::Trapped`].
+    pub trapped_bytes: u64,
+}
+
 /// What was done to the migration region.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegionAccount {
@@ -87,8 +105,12 @@ pub struct RegionAccount {
     pub data_bytes: u64,
     /// Buffers of at least one byte that were moved.
     pub iterations: u64,
-    /// Reads or writes of the data window; a buffer takes one or more.
+    /// Reads or writes of the data window, by system calls; a buffer takes one or more if it is not mapped.
     pub chunks: u64,
+    /// How device data went through its window.
+    pub data_window: Moved,
+    /// How bitmaps went through theirs.
+    pub bitmap_window: Moved,
     /// Dirty queries.
     pub dirty: Dirty,
     /// Accesses by field, direction and result; what never happened is left out.
@@ -198,6 +220,18 @@ impl Tally {
         if field == Field::Data && ok {
             self.account.chunks += 1;
         }
+    }
+
+    /// Bytes went through a window.
+    pub(crate) fn moved(&mut self, field: Field, bytes: usize, way: Way) {
+        let window = match field {
+            Field::Bitmap => &mut self.account.bitmap_window,
+            _ => &mut self.account.data_window,
+        };
+        *match way {
+            Way::Mapped => &mut window.mapped_bytes,
+            Way::Trapped => &mut window.trapped_bytes,
+        } += u64::try_from(bytes).expect("a length fits");
     }
 
     /// A buffer is over.

@@ -23,6 +23,7 @@ use crate::destination::Destination;
 use crate::device::{Device, DeviceError, Placed};
 use crate::live::{self, Options, Transport};
 use crate::memory::DmaMemory;
+use crate::region::DataAccess;
 use crate::source::{self, PreCopy, Source};
 use crate::stream::Stream;
 
@@ -60,6 +61,10 @@ struct Arguments {
     /// Length of the device's memory in bytes, whole pages of 4096.
     #[arg(long, global = true, value_parser = number, default_value_t = DmaMemory::DEFAULT_BYTES)]
     memory: u64,
+    /// How device data and bitmaps are read and written: through a mapping where the region offers one (auto), or by system
+    /// calls alone (trapped).
+    #[arg(long, global = true, value_enum, default_value_t)]
+    data_access: DataAccess,
 }
 
 #[derive(Debug, Subcommand)]
@@ -165,7 +170,7 @@ struct LiveArguments {
     /// Pause between two passes, in seconds.
     #[arg(long, value_parser = seconds, default_value = "0.2")]
     interval: Duration,
-    /// Read and write device data in pieces of at most so many bytes.
+    /// Read and write device data by system calls of at most so many bytes; what is mapped takes none.
     #[arg(long)]
     chunk: Option<usize>,
 }
@@ -252,15 +257,19 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             let worker = Worker::spawn(device.edu(), plan, model);
             std::thread::sleep(*seconds);
             let stream = Stream::to_file(BufWriter::new(file));
-            let account = Source::new(&device, stream, None).with_workload(worker).run()?;
+            let mut source = Source::new(&device, stream, None).with_workload(worker);
+            source.region().set_data_access(arguments.data_access)?;
+            let account = source.run()?;
             print_account(arguments.json, &account)
         }
         Command::Load { device, input } => {
             let file =
                 File::open(input).with_context(|| format!("could not open {}", input.display()))?;
             let device = open(device.device)?;
-            let account =
-                Destination::new(&device, Stream::from_file(BufReader::new(file))).run()?;
+            let mut destination =
+                Destination::new(&device, Stream::from_file(BufReader::new(file)));
+            destination.region().set_data_access(arguments.data_access)?;
+            let account = destination.run()?;
             print_account(arguments.json, &account)
         }
         Command::Live { source, destination, live, transport } => {
@@ -270,24 +279,28 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
                 workload: live.workload.workload.clone(),
                 transport: *transport,
                 chunk_bytes: live.chunk,
+                data_access: arguments.data_access,
             };
             let outcome = live::migrate(&source, &destination, &options)?;
             print(arguments.json, &outcome)?;
             Ok(verdict(outcome.verified))
         }
         Command::Send { device, to, live } => {
-            let account = send(&open(device.device)?, to, live)?;
+            let account = send(&open(device.device)?, to, live, arguments.data_access)?;
             print_account(arguments.json, &account)
         }
         Command::Receive { device, at } => {
             let device = open(device.device)?;
             tracing::info!(%at, "waiting for the source");
-            let account = Destination::new(&device, at.accept()?).run()?;
+            let mut destination = Destination::new(&device, at.accept()?);
+            destination.region().set_data_access(arguments.data_access)?;
+            let account = destination.run()?;
             print_account(arguments.json, &account)
         }
         Command::Dirty { device, workload, seconds, page_size } => {
             let device = open(device.device)?;
-            let shown = dirty(&device, &workload.workload, *seconds, *page_size)?;
+            let shown =
+                dirty(&device, &workload.workload, *seconds, *page_size, arguments.data_access)?;
             print(arguments.json, &shown)?;
             Ok(verdict(shown.written_but_not_reported.is_empty()))
         }
@@ -322,11 +335,17 @@ fn prepared(device: &Arc<Device>, spec: &Spec) -> Result<(Plan, Model)> {
     Ok((plan, model))
 }
 
-fn send(device: &Arc<Device>, to: &Address, live: &LiveArguments) -> Result<Account> {
+fn send(
+    device: &Arc<Device>,
+    to: &Address,
+    live: &LiveArguments,
+    data_access: DataAccess,
+) -> Result<Account> {
     let stream = to.connect()?;
     let (plan, model) = prepared(device, &live.workload.workload)?;
     let worker = Worker::spawn(device.edu(), plan, model);
     let mut source = Source::new(device, stream, Some(live.pre_copy())).with_workload(worker);
+    source.region().set_data_access(data_access)?;
     if let Some(bytes) = live.chunk {
         source.region().set_chunk_bytes(bytes);
     }
@@ -338,6 +357,7 @@ fn dirty(
     spec: &Spec,
     seconds: Duration,
     page_bytes: u64,
+    data_access: DataAccess,
 ) -> Result<DirtyShown> {
     let memory = device.memory();
     let pages = memory.bytes().checked_div(page_bytes).unwrap_or(0);
@@ -348,6 +368,7 @@ fn dirty(
     })?;
     let (plan, model) = prepared(device, spec)?;
     let mut region = device.region();
+    region.set_data_access(data_access)?;
     region.set_state(State::PreCopy)?;
     let since = std::time::Instant::now();
     let worker = Worker::spawn(device.edu(), plan, model);

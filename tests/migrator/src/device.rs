@@ -9,14 +9,18 @@ use std::sync::Arc;
 use migscope_abi::device::DeviceKey;
 use migscope_abi::region::{REGION_SUBTYPE, REGION_TYPE};
 use vfio_bindings::bindings::vfio::{
+    VFIO_IOMMU_DIRTY_PAGES_FLAG_START, VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP,
     VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_NUM_REGIONS,
 };
-use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioRegionInfoCap};
+use vfio_ioctls::{VfioContainer, VfioDevice, VfioError};
 use workload::edu::{Edu, Registers};
 
+use crate::dirty::PageSet;
+use crate::mapping::{MappedArea, Mapping};
 use crate::memory::{DmaMemory, MemoryError};
 use crate::region::{Region, RegionIo};
-use crate::sys;
+use crate::region_info::{InfoError, RegionInfo};
+use crate::{PAGE_BYTES, sys};
 
 /// Regions of its own that a device may have beside those of PCI; the migration region is one of them.
 const OWN_REGIONS: u32 = 16;
@@ -68,6 +72,15 @@ pub enum DeviceError {
     /// The driver offers no migration region.
     #[error("{0} has no migration region (type 3, subtype 1)")]
     NoMigrationRegion(String),
+    /// What the driver says of a region cannot be.
+    #[error("{device} describes a region in a way that cannot be used")]
+    RegionInfo {
+        /// Which device.
+        device: String,
+        /// Why.
+        #[source]
+        source: InfoError,
+    },
     /// Configuration space.
     #[error("could not enable memory and DMA in the PCI command register of {device}")]
     Config {
@@ -93,7 +106,6 @@ pub struct Device {
     key: DeviceKey,
     migration: Placed,
     areas: Vec<Placed>,
-    bar0: Placed,
     config: Placed,
     // Closed before the memory behind it goes away.
     device: VfioDevice,
@@ -171,37 +183,23 @@ impl Device {
         container: Arc<VfioContainer>,
         memory: DmaMemory,
     ) -> Result<Self, DeviceError> {
-        let placed = |index| Placed {
-            offset: device.get_region_offset(index),
-            bytes: device.get_region_size(index),
-        };
+        let own = VFIO_PCI_NUM_REGIONS..VFIO_PCI_NUM_REGIONS + OWN_REGIONS;
+        let name = || key.to_string();
+        let describe = |source| DeviceError::RegionInfo { device: name(), source };
         let mut found = None;
-        for index in VFIO_PCI_BAR0_REGION_INDEX..VFIO_PCI_NUM_REGIONS + OWN_REGIONS {
-            // A region without flags is none; vfio-ioctls logs a warning for each length asked of such a one.
-            if device.get_region_flags(index) == 0 {
-                continue;
-            }
-            let capabilities = device.get_region_caps(index);
-            let is_migration = capabilities.iter().any(|capability| {
-                matches!(capability, VfioRegionInfoCap::Type(is)
-                    if (is.type_, is.subtype) == (REGION_TYPE, REGION_SUBTYPE))
-            });
-            if is_migration {
-                found = Some((placed(index), capabilities));
-                break;
+        for index in own {
+            match RegionInfo::ask(sys::descriptor(&device), index) {
+                Ok(info) if info.kind == Some((REGION_TYPE, REGION_SUBTYPE)) => found = Some(info),
+                Ok(_) => {}
+                // There are no more.
+                Err(InfoError::Refused(_)) => break,
+                Err(error) => return Err(describe(error)),
             }
         }
-        let Some((migration, capabilities)) = found else {
-            return Err(DeviceError::NoMigrationRegion(key.to_string()));
-        };
-        let areas = capabilities.iter().flat_map(|capability| match capability {
-            VfioRegionInfoCap::SparseMmap(sparse) => sparse.areas.as_slice(),
-            _ => &[],
-        });
-        let areas = areas.map(|area| Placed { offset: area.offset, bytes: area.size }).collect();
-        let (bar0, config) =
-            (placed(VFIO_PCI_BAR0_REGION_INDEX), placed(VFIO_PCI_CONFIG_REGION_INDEX));
-        Ok(Self { key, migration, areas, bar0, config, device, memory, container })
+        let info = found.ok_or_else(|| DeviceError::NoMigrationRegion(name()))?;
+        let (migration, areas) = (info.placed, info.mappable_areas().map_err(describe)?);
+        let config = placed(&device, VFIO_PCI_CONFIG_REGION_INDEX);
+        Ok(Self { key, migration, areas, config, device, memory, container })
     }
 
     /// Its PCI address.
@@ -216,12 +214,18 @@ impl Device {
 
     /// The migration region, with an account that starts empty.
     pub fn region(self: &Arc<Self>) -> Region<DeviceRegion> {
-        Region::new(DeviceRegion(Arc::clone(self)), self.migration.bytes)
+        Region::new(DeviceRegion::of(self), self.migration.bytes)
     }
 
     /// The device's registers in BAR 0.
     pub fn edu(self: &Arc<Self>) -> Edu<DeviceBar> {
-        Edu::new(DeviceBar(Arc::clone(self)))
+        Edu::new(self.bar(VFIO_PCI_BAR0_REGION_INDEX))
+    }
+
+    /// A BAR, by its number; of no bytes if the device has none of this number.
+    pub fn bar(self: &Arc<Self>, number: u32) -> DeviceBar {
+        // The numbers of the BARs are those of their regions.
+        DeviceBar { placed: placed(&self.device, number), device: Arc::clone(self) }
     }
 
     /// Where the migration region lies.
@@ -232,6 +236,33 @@ impl Device {
     /// The parts of the migration region that may be mapped, by their offsets in it.
     pub fn mappable_areas(&self) -> &[Placed] {
         &self.areas
+    }
+
+    /// Starts or stops the container's own dirty log, which knows nothing of the region.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused with.
+    pub fn log_in_container(&self, on: bool) -> io::Result<()> {
+        let start = VFIO_IOMMU_DIRTY_PAGES_FLAG_START;
+        sys::dirty_log(&self.container, if on { start } else { VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP })
+    }
+
+    /// The pages of the memory that the container says are dirty; it forgets them. The memory must be a multiple of 64 pages.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused with; `EINVAL` while the log is not started.
+    pub fn dirty_in_container(&self) -> io::Result<PageSet> {
+        let words = usize::try_from(self.memory.pages() / 64).expect("the memory is mapped");
+        let mut bitmap = vec![0_u64; words];
+        sys::dirty_bitmap(&self.container, self.memory.iova(), PAGE_BYTES, &mut bitmap)?;
+        let is_set = |page: &u64| {
+            let word = usize::try_from(page / 64).expect("a page of the memory");
+            bitmap[word] >> (page % 64) & 1 == 1
+        };
+        let dirty = (0..self.memory.pages()).filter(is_set);
+        Ok(dirty.map(|page| self.memory.first_pfn() + page).collect())
     }
 
     /// Reads the PCI command register.
@@ -256,6 +287,20 @@ impl Device {
         exact(self.write_at(self.config, PCI_COMMAND, &command.to_le_bytes())?, 2)
     }
 
+    /// Maps a part of the migration region, by its place in the region.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused with.
+    pub fn map(&self, part: Placed) -> io::Result<Mapping> {
+        let position = self.migration.offset.checked_add(part.offset);
+        let bytes = usize::try_from(part.bytes).ok();
+        let (Some(position), Some(bytes)) = (position, bytes) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        Mapping::new(self.as_fd(), position, bytes)
+    }
+
     fn read_at(&self, region: Placed, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let at = region.offset.checked_add(offset).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(rustix::io::pread(sys::descriptor(&self.device), into, at)?)
@@ -272,6 +317,10 @@ impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
         sys::descriptor(&self.device)
     }
+}
+
+fn placed(device: &VfioDevice, index: u32) -> Placed {
+    Placed { offset: device.get_region_offset(index), bytes: device.get_region_size(index) }
 }
 
 fn exact(done: usize, wanted: usize) -> io::Result<()> {
@@ -336,34 +385,70 @@ impl Migratable for Arc<Device> {
 }
 
 /// The migration region of an open device.
-#[derive(Clone, Debug)]
-pub struct DeviceRegion(Arc<Device>);
+#[derive(Debug)]
+pub struct DeviceRegion {
+    // Unmapped before the device can be closed: a mapping keeps the kernel's side of it open.
+    mapped: Vec<MappedArea>,
+    device: Arc<Device>,
+}
 
-impl RegionIo for DeviceRegion {
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(self.0.migration, offset, into)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write_at(self.0.migration, offset, bytes)
-    }
-
-    fn reset(&self) -> io::Result<()> {
-        sys::reset(&self.0.device)
+impl DeviceRegion {
+    fn of(device: &Arc<Device>) -> Self {
+        Self { mapped: Vec::new(), device: Arc::clone(device) }
     }
 }
 
-/// BAR 0 of an open device.
+impl RegionIo for DeviceRegion {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.device.read_at(self.device.migration, offset, into)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.device.write_at(self.device.migration, offset, bytes)
+    }
+
+    fn reset(&self) -> io::Result<()> {
+        sys::reset(&self.device.device)
+    }
+
+    fn map(&mut self) -> io::Result<()> {
+        if !self.mapped.is_empty() {
+            return Ok(());
+        }
+        let mapped = self.device.areas.iter().map(|area| {
+            let mapping = self.device.map(*area)?;
+            Ok(MappedArea::new(area.offset, mapping))
+        });
+        self.mapped = mapped.collect::<io::Result<_>>()?;
+        Ok(())
+    }
+
+    fn mapped_areas(&self) -> &[MappedArea] {
+        &self.mapped
+    }
+}
+
+/// A BAR of an open device.
 #[derive(Clone, Debug)]
-pub struct DeviceBar(Arc<Device>);
+pub struct DeviceBar {
+    device: Arc<Device>,
+    placed: Placed,
+}
+
+impl DeviceBar {
+    /// Where it lies in the device's file.
+    pub fn placed(&self) -> Placed {
+        self.placed
+    }
+}
 
 impl Registers for DeviceBar {
     fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         let wanted = bytes.len();
-        exact(self.0.read_at(self.0.bar0, offset, bytes)?, wanted)
+        exact(self.device.read_at(self.placed, offset, bytes)?, wanted)
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        exact(self.0.write_at(self.0.bar0, offset, bytes)?, bytes.len())
+        exact(self.device.write_at(self.placed, offset, bytes)?, bytes.len())
     }
 }

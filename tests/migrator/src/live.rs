@@ -11,6 +11,7 @@ use crate::address;
 use crate::destination::Destination;
 use crate::device::Migratable;
 use crate::phase::{MigrationError, PhaseError};
+use crate::region::{DataAccess, RegionError};
 use crate::source::{self, PreCopy, Source};
 
 /// What goes between the ends.
@@ -32,8 +33,10 @@ pub struct Options {
     pub workload: Spec,
     /// What goes between the ends.
     pub transport: Transport,
-    /// The largest access to a window, in bytes; nothing for the client's own choice.
+    /// The largest system call on a window, in bytes; nothing for the client's own choice.
     pub chunk_bytes: Option<usize>,
+    /// How the windows are reached.
+    pub data_access: DataAccess,
 }
 
 /// Both accounts.
@@ -65,6 +68,9 @@ pub enum LiveError {
     /// The device could not be brought to a known state before the migration.
     #[error("could not prepare the source device")]
     Prepare(#[source] PhaseError),
+    /// A region could not be mapped.
+    #[error("could not prepare the access to the migration region")]
+    Map(#[source] RegionError),
     /// The source failed. What the destination says is then a consequence, or the cause that the source quotes.
     #[error("the source failed")]
     Source(#[source] MigrationError),
@@ -86,6 +92,7 @@ where
     S: Migratable,
     S::Registers: Send + 'static,
     D: Migratable + Sync,
+    D::Io: Send,
 {
     let memory = from.memory();
     let too_small = LiveError::Memory { pages: memory.pages() };
@@ -100,20 +107,18 @@ where
         Transport::Tcp => address::tcp_pair(),
     }
     .map_err(LiveError::Stream)?;
+    let mut source = Source::new(from, here, Some(options.pre_copy));
+    let mut destination = Destination::new(to, there);
+    source.region().set_data_access(options.data_access).map_err(LiveError::Map)?;
+    destination.region().set_data_access(options.data_access).map_err(LiveError::Map)?;
+    if let Some(bytes) = options.chunk_bytes {
+        source.region().set_chunk_bytes(bytes);
+        destination.region().set_chunk_bytes(bytes);
+    }
     let (sent, received) = std::thread::scope(|scope| {
-        let receiver = scope.spawn(move || {
-            let mut destination = Destination::new(to, there);
-            if let Some(bytes) = options.chunk_bytes {
-                destination.region().set_chunk_bytes(bytes);
-            }
-            destination.run()
-        });
+        let receiver = scope.spawn(move || destination.run());
         let worker = Worker::spawn(from.edu(), plan, model);
-        let mut source = Source::new(from, here, Some(options.pre_copy)).with_workload(worker);
-        if let Some(bytes) = options.chunk_bytes {
-            source.region().set_chunk_bytes(bytes);
-        }
-        (source.run(), receiver.join())
+        (source.with_workload(worker).run(), receiver.join())
     });
     let source = sent.map_err(LiveError::Source)?;
     let destination =

@@ -17,6 +17,11 @@ use migscope_abi::state::{MASK, State};
 
 use crate::account::{Cause, RegionAccount, Tally, Transition};
 use crate::clock;
+use crate::mapping::MappedArea;
+
+mod window;
+
+pub use window::DataAccess;
 
 /// The seam: the device's file at the region's place, or a script in a test.
 pub trait RegionIo {
@@ -40,6 +45,20 @@ pub trait RegionIo {
     ///
     /// The errno that the driver gave.
     fn reset(&self) -> io::Result<()>;
+
+    /// Maps what the region offers to be mapped, if that is not done yet. A region that offers nothing has nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused with.
+    fn map(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// What is mapped, in the order of the offsets.
+    fn mapped_areas(&self) -> &[MappedArea] {
+        &[]
+    }
 }
 
 /// What can go wrong with the region.
@@ -66,6 +85,9 @@ pub enum RegionError {
         /// Bytes done.
         done: usize,
     },
+    /// The driver offers a mapping and does not make it.
+    #[error("a part of the region that may be mapped could not be mapped")]
+    Map(#[source] io::Error),
     /// The driver refused a change of state.
     #[error("the device does not go from {from} to {requested}; it is now in {now}")]
     Transition {
@@ -122,7 +144,9 @@ impl RegionError {
     /// The errno that the driver gave, where it gave one.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Access { source, .. } | Self::Transition { source, .. } => source.raw_os_error(),
+            Self::Access { source, .. } | Self::Transition { source, .. } | Self::Map(source) => {
+                source.raw_os_error()
+            }
             _ => None,
         }
     }
@@ -134,22 +158,30 @@ pub struct Region<Io> {
     io: Io,
     region_bytes: u64,
     chunk_bytes: usize,
+    data_access: DataAccess,
     tally: Tally,
     /// Length of the buffer that was read and that the next `pending_bytes` ends.
     unended_bytes: u64,
 }
 
 impl<Io: RegionIo> Region<Io> {
-    /// The largest access to a window that is made unless [`Self::set_chunk_bytes`] says otherwise.
+    /// The largest system call on a window that is made unless [`Self::set_chunk_bytes`] says otherwise.
     pub const DEFAULT_CHUNK_BYTES: usize = 1 << 20;
 
     /// Takes hold of a region of `region_bytes`.
     pub fn new(io: Io, region_bytes: u64) -> Self {
         let chunk_bytes = Self::DEFAULT_CHUNK_BYTES;
-        Self { io, region_bytes, chunk_bytes, tally: Tally::default(), unended_bytes: 0 }
+        Self {
+            io,
+            region_bytes,
+            chunk_bytes,
+            data_access: DataAccess::Trapped,
+            tally: Tally::default(),
+            unended_bytes: 0,
+        }
     }
 
-    /// From now on accesses a window in pieces of at most `bytes`, at least one.
+    /// From now on the system calls on a window are of at most `bytes` bytes, at least one.
     pub fn set_chunk_bytes(&mut self, bytes: usize) {
         self.chunk_bytes = bytes.max(1);
     }
@@ -210,26 +242,6 @@ impl<Io: RegionIo> Region<Io> {
             done if done == bytes.len() => Ok(()),
             done => Err(RegionError::Short { field, wanted: bytes.len(), done }),
         }
-    }
-
-    /// Reads a window from `offset` on, in pieces.
-    pub(crate) fn read_window(
-        &mut self,
-        field: Field,
-        offset: u64,
-        into: &mut [u8],
-    ) -> Result<(), RegionError> {
-        let (wanted, mut offset, mut rest) = (into.len(), offset, into);
-        while !rest.is_empty() {
-            let bytes = rest.len().min(self.chunk_bytes);
-            let done = self.read(field, offset, &mut rest[..bytes])?.min(bytes);
-            if done == 0 {
-                return Err(RegionError::Short { field, wanted, done: wanted - rest.len() });
-            }
-            rest = &mut rest[done..];
-            offset += u64::try_from(done).expect("a length fits");
-        }
-        Ok(())
     }
 
     /// Checks that the driver stays in its region, and gives the length as one of memory.
@@ -387,17 +399,7 @@ impl<Io: RegionIo> Region<Io> {
         let offset = self.data_offset()?;
         let bytes = u64::try_from(buffer.len()).expect("a length fits");
         self.window(offset, bytes)?;
-        let (mut at, mut rest) = (offset, buffer);
-        while !rest.is_empty() {
-            let piece = rest.len().min(self.chunk_bytes);
-            let done = self.write(Field::Data, at, &rest[..piece])?.min(piece);
-            if done == 0 {
-                let (wanted, done) = (buffer.len(), buffer.len() - rest.len());
-                return Err(RegionError::Short { field: Field::Data, wanted, done });
-            }
-            rest = &rest[done..];
-            at += u64::try_from(done).expect("a length fits");
-        }
+        self.write_window(Field::Data, offset, buffer)?;
         self.write_u64(Field::DataSize, bytes)?;
         if bytes > 0 {
             self.tally.iteration(bytes);

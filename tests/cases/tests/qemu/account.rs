@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use migscope_abi::device::DeviceKey;
+use migscope_abi::region::Field;
 use migscope_abi::state::{Cause, State};
 use migscope_abi::trace;
 
@@ -24,13 +25,26 @@ impl Account {
     ///
     /// What tracefs refused with.
     pub(crate) fn watch() -> io::Result<Self> {
+        Self::of(&[trace::STATE, trace::DATA, trace::ERROR])
+    }
+
+    /// The same, with every access to the region: for a short migration only, or the trace does not hold them all.
+    ///
+    /// # Errors
+    ///
+    /// What tracefs refused with.
+    pub(crate) fn watch_accesses() -> io::Result<Self> {
+        Self::of(&[trace::STATE, trace::DATA, trace::ERROR, trace::REGION_ACCESS])
+    }
+
+    fn of(events: &[&str]) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("migscope-account-{}-{count}", std::process::id());
         let instance = Path::new(INSTANCES).join(name);
         fs::create_dir(&instance)?;
         let account = Self(instance);
-        for event in [trace::STATE, trace::DATA, trace::ERROR] {
+        for event in events {
             fs::write(account.0.join("events/vfio_mediate").join(event).join("enable"), "1")?;
         }
         Ok(account)
@@ -58,12 +72,19 @@ impl Account {
     ///
     /// When a record is not of the form that `driver/trace.h` gives it.
     pub(crate) fn data_bytes(&self, device: DeviceKey) -> u64 {
-        let bytes = |record: &String| {
-            let value = record.split_whitespace().find_map(|word| word.strip_prefix("bytes="))?;
-            value.parse::<u64>().ok()
-        };
-        let records = self.records(trace::DATA, device);
-        records.iter().map(|record| bytes(record).unwrap_or_else(|| panic!("{record}"))).sum()
+        self.records(trace::DATA, device).iter().map(|record| bytes(record)).sum()
+    }
+
+    /// The bytes that went through the data window by system calls, as the region's accesses say.
+    ///
+    /// # Panics
+    ///
+    /// When a record is not of the form that `driver/trace.h` gives it.
+    pub(crate) fn trapped_bytes(&self, device: DeviceKey) -> u64 {
+        let records = self.records(trace::REGION_ACCESS, device);
+        assert!(!records.is_empty(), "no access was traced");
+        let data = records.iter().filter(|it| it.split(' ').nth(1) == Some(Field::Data.name()));
+        data.map(|record| bytes(record)).sum()
     }
 
     /// What the driver refused, for a failure's reader.
@@ -89,6 +110,13 @@ impl Drop for Account {
         // The guest is thrown away after the tests, so an instance that stays does no harm.
         drop(fs::remove_dir(&self.0));
     }
+}
+
+/// `… bytes=NUMBER …`
+fn bytes(record: &str) -> u64 {
+    let value = record.split_whitespace().find_map(|word| word.strip_prefix("bytes="));
+    let bytes = value.and_then(|value| value.parse().ok());
+    bytes.unwrap_or_else(|| panic!("no number of bytes is in {record}"))
 }
 
 /// `FROM -> TO by …`

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use cases::session::PATIENCE;
 use migscope_abi::device::DeviceKey;
 use serde_json::{Value, json};
-use workload::edu::{Edu, ID};
+use workload::edu::Edu;
 
 use crate::qmp::Qmp;
 use crate::qtest::{Bar, Qtest};
@@ -93,29 +93,36 @@ impl Files {
 impl Machine {
     /// Starts a machine with a device, waits for the end of its firmware, and lets the device do DMA.
     pub(crate) fn boot(device: DeviceKey) -> Self {
-        let machine = Self::start(device, &[]);
+        Self::booted(Self::start(device, "", &[]))
+    }
+
+    /// The same, with an option for the device.
+    pub(crate) fn boot_with(device: DeviceKey, option: &str) -> Self {
+        Self::booted(Self::start(device, &format!(",{option}"), &[]))
+    }
+
+    fn booted(machine: Self) -> Self {
         wait("the end of the firmware", || {
             let said = fs::read(&machine.files.firmware).unwrap_or_default();
             String::from_utf8_lossy(&said).contains(FIRMWARE_END)
         });
         let (register, master) = PCI_COMMAND;
         machine.qtest.set_config_bits(SLOT, register, master).expect("configuration space");
-        assert_eq!(machine.edu().read_u32(ID).expect("a register") & 0xffff, 0x00ed);
         machine
     }
 
     /// Starts a machine that waits for another one's state.
     pub(crate) fn incoming(device: DeviceKey, uri: &str) -> Self {
-        Self::start(device, &["-incoming", uri])
+        Self::start(device, "", &["-incoming", uri])
     }
 
-    fn start(device: DeviceKey, arguments: &[&str]) -> Self {
+    fn start(device: DeviceKey, more: &str, arguments: &[&str]) -> Self {
         let files = Files::new();
         let mut qemu = Command::new(PROGRAM);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         qemu.args(["-machine", "pc", "-accel", "tcg", "-m", MEMORY_MIB]);
         // Off by default, since the protocol was experimental as long as QEMU had it.
-        let options = format!("vfio-pci,host={device},addr={SLOT:#x},x-enable-migration=on");
+        let options = format!("vfio-pci,host={device},addr={SLOT:#x},x-enable-migration=on{more}");
         qemu.args(["-device", &options]);
         let socket = |path: &Path| format!("unix:{},server=on,wait=off", path.display());
         qemu.args(["-qmp", &socket(&files.qmp)]);
@@ -132,15 +139,22 @@ impl Machine {
         Self { process, qmp, qtest, files }
     }
 
-    /// The device, as the machine's CPU reaches it.
-    ///
-    /// The BAR is looked up each time: a machine that has taken in another's state has it where that one had it.
+    /// The device, if it is edu.
     pub(crate) fn edu(&self) -> Edu<Bar<'_>> {
+        Edu::new(self.bar(0))
+    }
+
+    /// A BAR of the device, as the machine's CPU reaches it.
+    ///
+    /// It is looked up each time: a machine that has taken in another's state has it where that one had it.
+    pub(crate) fn bar(&self, number: u64) -> Bar<'_> {
         let buses = self.execute("query-pci", json!({}));
         let devices = buses[0]["devices"].as_array().expect("a bus has devices");
         let device = devices.iter().find(|device| device["slot"] == SLOT).expect("our device");
-        let address = device["regions"][0]["address"].as_u64().expect("the BAR has an address");
-        Edu::new(Bar { qtest: &self.qtest, address })
+        let regions = device["regions"].as_array().expect("a device has BARs");
+        let region = regions.iter().find(|region| region["bar"] == number).expect("the BAR");
+        let address = region["address"].as_u64().expect("the BAR has an address");
+        Bar { qtest: &self.qtest, address }
     }
 
     /// The machine's memory, and more.

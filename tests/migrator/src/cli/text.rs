@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{DirtyShown, Run, Shown};
-use crate::account::{Account, Downtime};
+use crate::account::{Account, Downtime, Moved};
 use crate::live::Outcome;
 
 /// Nanoseconds as people read them.
@@ -56,6 +56,8 @@ impl Display for Account {
         }
         let (bytes, iterations) = (region.data_bytes, region.iterations);
         writeln!(f, "  device data   {bytes} bytes in {iterations} iterations")?;
+        let Moved { mapped_bytes, trapped_bytes } = region.data_window;
+        writeln!(f, "                {mapped_bytes} mapped, {trapped_bytes} by system calls")?;
         let passes: Vec<String> = memory.pages_by_pass.iter().map(u64::to_string).collect();
         writeln!(f, "  memory        pages by pass: {}", passes.join(" + "))?;
         let made = region.dirty.queries.iter().filter(|(_, count)| **count > 0);

@@ -3,12 +3,14 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::os::fd::AsFd as _;
 
 use migscope_abi::dirty::Query;
 use migscope_abi::region::{PFNS_ALL, PFNS_NONE};
 
 use super::*;
 use crate::dirty::Answer;
+use crate::mapping::Mapping;
 
 const REGION_BYTES: u64 = 0x3000;
 const DATA: u64 = 0x1000;
@@ -23,8 +25,8 @@ enum Step {
     Reset(Result<(), i32>),
 }
 
-/// A driver that expects exactly these accesses.
-struct Script(RefCell<VecDeque<Step>>);
+/// A driver that expects exactly these accesses, and may have some of its region mapped.
+struct Script(RefCell<VecDeque<Step>>, Vec<MappedArea>);
 
 impl Script {
     fn step(&self) -> Step {
@@ -74,10 +76,32 @@ impl RegionIo for Script {
             other => panic!("reset instead of {other:x?}"),
         }
     }
+
+    fn mapped_areas(&self) -> &[MappedArea] {
+        &self.1
+    }
 }
 
 fn region(steps: impl IntoIterator<Item = Step>) -> Region<Script> {
-    Region::new(Script(RefCell::new(steps.into_iter().collect())), REGION_BYTES)
+    mapped_region(steps, Vec::new())
+}
+
+fn mapped_region(steps: impl IntoIterator<Item = Step>, areas: Vec<MappedArea>) -> Region<Script> {
+    Region::new(Script(RefCell::new(steps.into_iter().collect()), areas), REGION_BYTES)
+}
+
+/// A part of the region that is memory, which holds its own offsets, modulo 251.
+fn area(offset: u64, bytes: usize) -> MappedArea {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let file = rustix::fs::memfd_create("area", flags).unwrap();
+    rustix::fs::ftruncate(&file, bytes.try_into().unwrap()).unwrap();
+    let area = MappedArea::new(offset, Mapping::new(file.as_fd(), 0, bytes).unwrap());
+    area.write(offset, &offsets(offset, bytes));
+    area
+}
+
+fn offsets(offset: u64, bytes: usize) -> Vec<u8> {
+    (offset..).take(bytes).map(|at| (at % 251).to_le_bytes()[0]).collect()
 }
 
 fn get32(offset: u64, value: u32) -> Step {
@@ -272,4 +296,59 @@ fn a_reset_is_a_transition_of_its_own_kind() {
     let transition = &region.account().transitions[0];
     assert_eq!((transition.from.as_str(), transition.to.as_str()), ("resuming", "running"));
     assert_eq!(transition.cause, Cause::Reset);
+}
+
+/// Each part of a window in its own way, in the order of the offsets; and nothing by mapping unless that was asked for.
+#[test]
+fn a_buffer_goes_by_mapping_where_there_is_one_and_by_calls_where_not() {
+    let before = offsets(DATA, 0x100);
+    let after = offsets(DATA + 0x1100, 0x40);
+    let begin = || [get64(0x10, DATA), get64(0x18, 0x1140)];
+    let calls = [
+        Step::Read(DATA, Ok(before[..0x80].to_vec())),
+        Step::Read(DATA + 0x80, Ok(before[0x80..].to_vec())),
+        Step::Read(DATA + 0x1100, Ok(after)),
+    ];
+    let steps = begin().into_iter().chain(calls);
+    let mut mapped = mapped_region(steps, vec![area(DATA + 0x100, 0x1000)]);
+    mapped.set_chunk_bytes(0x80);
+    mapped.set_data_access(DataAccess::Auto).unwrap();
+    assert!(mapped.save_buffer().unwrap() == offsets(DATA, 0x1140));
+    let account = mapped.account();
+    let moved = account.data_window;
+    assert_eq!((moved.mapped_bytes, moved.trapped_bytes), (0x1000, 0x140));
+    assert_eq!(account.chunks, 3);
+
+    let whole = Step::Read(DATA, Ok(vec![1; 0x1140]));
+    let areas = vec![area(DATA + 0x100, 0x1000)];
+    let mut trapped = mapped_region(begin().into_iter().chain([whole]), areas);
+    assert!(trapped.save_buffer().unwrap() == [1; 0x1140]);
+    assert_eq!(trapped.account().data_window.mapped_bytes, 0);
+}
+
+#[test]
+fn a_buffer_is_loaded_in_the_way_of_each_part() {
+    let buffer = vec![7; 0x1010];
+    let steps =
+        [get64(0x10, DATA), Step::Write(DATA + 0x1000, vec![7; 0x10], Ok(())), put64(0x18, 0x1010)];
+    let mut region = mapped_region(steps, vec![area(DATA, 0x1000)]);
+    region.set_data_access(DataAccess::Auto).unwrap();
+    region.load_buffer(&buffer).unwrap();
+    let mut inside = vec![0; 0x1000];
+    region.io().mapped_areas()[0].read(DATA, &mut inside);
+    assert!(inside == [7; 0x1000]);
+    let moved = region.account().data_window;
+    assert_eq!((moved.mapped_bytes, moved.trapped_bytes), (0x1000, 0x10));
+}
+
+#[test]
+fn a_bitmap_is_read_from_its_mapping() {
+    let steps = asked(0, 16).into_iter().chain([get64(0x38, 16), get64(0x10, BITMAP)]);
+    let bitmap = area(BITMAP, 0x1000);
+    bitmap.write(BITMAP, &[0b101, 0x80]);
+    let mut region = mapped_region(steps, vec![bitmap]);
+    region.set_data_access(DataAccess::Auto).unwrap();
+    let set = region.dirty_pages(pages(0, 16)).unwrap();
+    assert_eq!(set.iter().collect::<Vec<_>>(), [0, 2, 15]);
+    assert_eq!(region.account().bitmap_window.mapped_bytes, 2);
 }
