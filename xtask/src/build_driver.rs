@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask build-driver`: the kernel module, out of tree.
+//! `cargo xtask build-driver`: the kernel module, out of tree; and for tests, a module that builds upon it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,13 +9,16 @@ use anyhow::{Context as _, Result};
 
 use crate::cache::Key;
 use crate::child;
-use crate::kernel::{Kernel, Make};
+use crate::kernel::{Kernel, Make, Variant};
 use crate::workspace::Workspace;
 
 /// The driver's folder in the checkout.
 const SOURCE: &str = "driver";
 /// What Kbuild makes of it.
 const MODULE: &str = "vfio_mediate.ko";
+/// The folder of the vendor's module that tests load.
+pub(crate) const PROVIDER: &str = "tests/vm/provider";
+const PROVIDER_MODULE: &str = "mediate_testdev.ko";
 
 /// Builds the module against a kernel's build tree; returns its path.
 pub(crate) fn build(workspace: &Workspace, tree: &Path) -> Result<PathBuf> {
@@ -22,22 +26,70 @@ pub(crate) fn build(workspace: &Workspace, tree: &Path) -> Result<PathBuf> {
     Ok(output.join(MODULE))
 }
 
+/// Builds the vendor's module, and returns the variable that tells tests where it is.
+pub(crate) fn provider(
+    workspace: &Workspace,
+    tree: &Path,
+    driver: &Path,
+) -> Result<(OsString, OsString)> {
+    let module = build_provider(workspace, tree, driver, &[])?;
+    Ok(("MIGSCOPE_PROVIDER".into(), module.into()))
+}
+
+/// Builds the vendor's module against the driver that [`build`] built; returns its path.
+pub(crate) fn build_provider(
+    workspace: &Workspace,
+    tree: &Path,
+    driver: &Path,
+    arguments: &[&str],
+) -> Result<PathBuf> {
+    let symbols =
+        format!("KBUILD_EXTRA_SYMBOLS={}", driver.with_file_name("Module.symvers").display());
+    let arguments: Vec<&str> = arguments.iter().copied().chain([symbols.as_str()]).collect();
+    let output = make_folder(workspace, tree, "provider", PROVIDER, &arguments)?;
+    Ok(output.join(PROVIDER_MODULE))
+}
+
 /// Runs `make` for the driver with more arguments; returns the folder of what it made.
+pub(crate) fn make(workspace: &Workspace, tree: &Path, arguments: &[&str]) -> Result<PathBuf> {
+    make_folder(workspace, tree, "driver", SOURCE, arguments)
+}
+
+/// The kernel module that measures the driver's dirty log, and its folder.
+const BENCH: &str = "tests/perf/module";
+const BENCH_MODULE: &str = "vfio_mediate_bench.ko";
+
+/// Builds the module that measures the driver's dirty log; returns its path.
+pub(crate) fn build_bench(
+    workspace: &Workspace,
+    tree: &Path,
+    arguments: &[&str],
+) -> Result<PathBuf> {
+    Ok(make_folder(workspace, tree, "bench", BENCH, arguments)?.join(BENCH_MODULE))
+}
+
+/// Runs `make` for a folder of modules with more arguments; returns the folder of what it made.
 ///
 /// MO= (Documentation/kbuild/modules.rst) keeps the source folder clean. Each set of arguments has an
 /// output of its own: kbuild would not notice that, say, CLIPPY=1 is new.
-pub(crate) fn make(workspace: &Workspace, tree: &Path, arguments: &[&str]) -> Result<PathBuf> {
+fn make_folder(
+    workspace: &Workspace,
+    tree: &Path,
+    name: &str,
+    source: &str,
+    arguments: &[&str],
+) -> Result<PathBuf> {
     let tree = tree
         .canonicalize()
         .with_context(|| format!("{} is no kernel build tree", tree.display()))?;
     let make = Make::find(workspace)?;
     let key = Key::new().with("tree", tree.to_string_lossy()).with("make", arguments.join(" "));
-    let output = workspace.output(&format!("driver-{}", key.digest()))?;
+    let output = workspace.output(&format!("{name}-{}", key.digest()))?;
     let log = output.join("log");
     fs::write(&log, "").with_context(|| format!("failed to write {}", log.display()))?;
     let mut command = make.command(&tree)?;
     command
-        .arg(format!("M={}", workspace.root.join(SOURCE).display()))
+        .arg(format!("M={}", workspace.root.join(source).display()))
         .arg(format!("MO={}", output.display()))
         .args(arguments)
         .arg("modules");
@@ -47,7 +99,7 @@ pub(crate) fn make(workspace: &Workspace, tree: &Path, arguments: &[&str]) -> Re
             eprintln!("{line}");
         }
     })
-    .context("the driver does not build")?;
+    .with_context(|| format!("the {name} does not build"))?;
     Ok(output)
 }
 
@@ -65,10 +117,10 @@ fn is_pahole(line: &str) -> bool {
 }
 
 /// The subcommand.
-pub(crate) fn run(workspace: &Workspace, tree: Option<PathBuf>) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, tree: Option<PathBuf>, kernel: Variant) -> Result<()> {
     let tree = match tree {
         Some(tree) => tree,
-        None => Kernel::ensure(workspace)?.build_tree(),
+        None => Kernel::ensure(workspace, kernel)?.build_tree(),
     };
     println!("{}", build(workspace, &tree)?.display());
     Ok(())

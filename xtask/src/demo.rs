@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::build_driver;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Variant};
 use crate::programs::Programs;
 use crate::setup;
 use crate::vm::{self, Forward, Machine, Outcome, Streams, Task, Timings};
@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// Runs the demo.
 pub(crate) fn run(workspace: &Workspace, json: bool, keep: bool) -> Result<ExitCode> {
     setup::packages()?;
-    let kernel = Kernel::ensure(workspace)?;
+    let kernel = Kernel::ensure(workspace, Variant::Ours)?;
     let driver = build_driver::build(workspace, &kernel.build_tree())?;
     let programs = Programs::build(workspace)?;
 
@@ -62,7 +62,7 @@ pub(crate) fn run(workspace: &Workspace, json: bool, keep: bool) -> Result<ExitC
     });
     let streams = Streams::Separate { stdout: Box::new(stdout), stderr: Box::new(io::stderr()) };
     match vm::boot(workspace, &kernel, &machine, task, streams)? {
-        Outcome::Ended { status, timings } => {
+        Outcome::Ended { status, timings, .. } => {
             let demo = object.context("the demo ended without a result; what it said is above")?;
             if !json {
                 print_timings(&timings);

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Builds, boots and tests migscope.
 
+mod bench;
 mod build_driver;
 mod build_ebpf;
 mod cache;
 mod child;
 mod demo;
+mod fuzz;
 mod kernel;
 mod lint;
+mod miri;
 mod programs;
 mod progress;
 mod setup;
@@ -39,12 +42,19 @@ enum Command {
     /// kept in ~/.cache/migscope (or $XDG_CACHE_HOME/migscope).
     Setup,
     /// Build the guest's kernel (about 15 minutes, once) and print the path of its image
-    Kernel,
+    Kernel {
+        /// The one with lockdep, KASAN, KFENCE, UBSAN, kmemleak and KUnit
+        #[arg(long)]
+        debug: bool,
+    },
     /// Build vfio_mediate.ko and print its path
     BuildDriver {
         /// The build tree of another kernel [default: that of `kernel`]
         #[arg(long, value_name = "DIR")]
         kdir: Option<PathBuf>,
+        /// Which of `kernel`'s
+        #[arg(long, value_enum, default_value_t, conflicts_with = "kdir")]
+        kernel: kernel::Variant,
     },
     /// Build the probes and print the path of the BPF object
     ///
@@ -70,8 +80,17 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Random calls against the driver, on a kernel that watches itself, checked against a model
+    ///
+    /// Prints its seed; with the same --seed and --threads the threads do the same again.
+    Fuzz(fuzz::Arguments),
     /// All that CI runs; the last line of the output is the number of passed and failed tests
     Test,
+    /// The driver's pure files and driver/abi under Miri, which finds undefined behaviour
+    Miri,
+    /// How fast, beside what one would use instead
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Formatting, clippy for every target, checkpatch, licences
     Lint,
     /// The first program in the guest; not for people
@@ -99,11 +118,17 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     match command {
         Command::Setup => setup::run(&workspace)?,
-        Command::Kernel => kernel::run(&workspace)?,
-        Command::BuildDriver { kdir } => build_driver::run(&workspace, kdir)?,
+        Command::Kernel { debug } => {
+            let variant = if debug { kernel::Variant::Debug } else { kernel::Variant::Ours };
+            kernel::run(&workspace, variant)?;
+        }
+        Command::BuildDriver { kdir, kernel } => build_driver::run(&workspace, kdir, kernel)?,
         Command::BuildEbpf { release } => build_ebpf::run(&workspace, release)?,
         Command::Demo { json, keep } => return demo::run(&workspace, json, keep),
+        Command::Fuzz(arguments) => return fuzz::run(&workspace, &arguments),
         Command::Test => return test::run(&workspace),
+        Command::Miri => miri::run(&workspace)?,
+        Command::Bench(bench) => return bench::run(&workspace, &bench),
         Command::Lint => lint::run(&workspace)?,
         Command::Vm(command) => {
             return Ok(vm::run(&workspace, command).unwrap_or_else(|error| {

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::build_driver;
 use crate::build_ebpf;
 use crate::child;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Variant};
 use crate::programs;
 use crate::setup::packages::{self, Group};
 use crate::workspace::Workspace;
@@ -44,10 +44,10 @@ fn rustfmt(workspace: &Workspace) -> Result<()> {
     child::run(Command::new("cargo").args(arguments).current_dir(root))
         .context("some files are not formatted; mend it with: cargo fmt --all")?;
     // The kernel compiles the driver as edition 2021. The root module leads rustfmt to the others.
-    let driver = "driver/vfio_mediate.rs";
-    let arguments = ["--check", colour, "--edition", "2021", driver];
-    child::run(Command::new("rustfmt").args(arguments).current_dir(root))
-        .with_context(|| format!("mend it with: rustfmt --edition 2021 {driver}"))
+    let modules = ["driver/vfio_mediate.rs", "tests/perf/module/vfio_mediate_bench.rs"];
+    let arguments = ["--check", colour, "--edition", "2021"];
+    child::run(Command::new("rustfmt").args(arguments).args(modules).current_dir(root))
+        .with_context(|| format!("mend it with: rustfmt --edition 2021 {}", modules.join(" ")))
 }
 
 fn clippy(workspace: &Workspace) -> Result<()> {
@@ -67,17 +67,24 @@ fn clippy_ebpf(workspace: &Workspace) -> Result<()> {
 /// The kernel's own choice of lints (its Makefile, `rust_common_flags`); W=e makes warnings errors, of
 /// the C compiler too.
 fn clippy_driver(workspace: &Workspace) -> Result<()> {
-    let kernel = Kernel::ensure(workspace)?;
-    build_driver::make(workspace, &kernel.build_tree(), &["CLIPPY=1", "W=e"]).map(|_output| ())
+    let kernel = Kernel::ensure(workspace, Variant::Ours)?;
+    let tree = kernel.build_tree();
+    build_driver::make(workspace, &tree, &["CLIPPY=1", "W=e"])?;
+    build_driver::build_bench(workspace, &tree, &["CLIPPY=1", "W=e"])?;
+    let driver = build_driver::build(workspace, &tree)?;
+    build_driver::build_provider(workspace, &tree, &driver, &["W=e"]).map(|_module| ())
 }
 
 fn checkpatch(workspace: &Workspace) -> Result<()> {
     packages::ensure(&[Group::Lint])?;
-    let kernel = Kernel::ensure(workspace)?;
-    let driver = workspace.root.join("driver");
-    let files = c_files(&driver)?;
-    if files.is_empty() {
-        bail!("{} has no C file to check", driver.display());
+    let kernel = Kernel::ensure(workspace, Variant::Ours)?;
+    let mut files = Vec::new();
+    for folder in ["driver", build_driver::PROVIDER] {
+        let found = c_files(&workspace.root.join(folder))?;
+        if found.is_empty() {
+            bail!("{folder} has no C file to check");
+        }
+        files.extend(found);
     }
     child::run(
         Command::new("perl")

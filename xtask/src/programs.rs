@@ -55,6 +55,29 @@ impl Programs {
     }
 }
 
+/// The fuzzer: the faster it is, the more it tries.
+pub(crate) fn fuzzer(workspace: &Workspace) -> Result<PathBuf> {
+    program(workspace, "fuzz")
+}
+
+/// The benchmarks.
+pub(crate) fn bench(workspace: &Workspace) -> Result<PathBuf> {
+    program(workspace, "perf")
+}
+
+/// The one program of a package, optimised.
+fn program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
+    let mut command = child::bound("cargo");
+    command.current_dir(&workspace.root);
+    command.args(["build", "--release", "--bins", "--package", package]);
+    // What it builds of other packages is none of its programs.
+    let built = executables(&mut command, |artifact| artifact.target.is_bin())?;
+    let [program] = built.as_slice() else {
+        bail!("the package {package} has {} programs, and not one", built.len());
+    };
+    Ok(program.path.clone())
+}
+
 /// The test binaries of `cases`. Not optimised: with overflow checks and debug assertions.
 pub(crate) fn guest_tests(workspace: &Workspace) -> Result<Vec<Executable>> {
     // Cargo also builds the package's plain programs, for tests that call them, and a test binary of

@@ -3,9 +3,11 @@
 //!
 //! Every step runs whatever became of the others; the last line of the output is the total.
 
+mod machines;
 mod report;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -17,11 +19,13 @@ use crate::build_driver;
 use crate::build_ebpf;
 use crate::child;
 use crate::demo;
-use crate::kernel::Kernel;
+use crate::fuzz;
+use crate::kernel::{Kernel, Variant};
 use crate::lint;
+use crate::miri;
 use crate::programs::{self, Executable, Programs};
 use crate::setup;
-use crate::vm::{self, Machine, Outcome, Streams, Task, Timings};
+use crate::vm::{self, Outcome, Streams, Task, Timings};
 use crate::workspace::Workspace;
 use report::{Counts, Report};
 
@@ -38,8 +42,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
         });
     }
     report.step("unit tests on the host", || host_tests(workspace));
+    report.step("the driver's pure files under miri", || miri_tests(workspace));
     report.step("tests of xtask in the guest", || xtask_tests(workspace));
     guest_suite(workspace, &mut report);
+    fuzz_and_kunit(workspace, &mut report);
     demo_json(workspace, &mut report);
 
     println!("\n{report}");
@@ -52,9 +58,20 @@ fn host_tests(workspace: &Workspace) -> Result<Counts> {
     counted(command.args(["test", "--workspace", "--no-fail-fast"]).args(excluded.as_flattened()))
 }
 
+/// Without its toolchain, as on a machine that has no way to get it, this is a step that did not run.
+fn miri_tests(workspace: &Workspace) -> Result<Counts> {
+    match miri::command(workspace) {
+        Ok(mut command) => counted(&mut command),
+        Err(reason) => {
+            eprintln!("not run: {reason:#}");
+            Ok(Counts { ignored: 1, ..Counts::default() })
+        }
+    }
+}
+
 /// Left out of a plain `cargo test` (`test = false` in its manifest): they boot the guest.
 fn xtask_tests(workspace: &Workspace) -> Result<Counts> {
-    Kernel::ensure(workspace)?;
+    Kernel::ensure(workspace, Variant::Ours)?;
     // One at a time: each guest has two CPUs of its own.
     counted(programs::cargo(workspace)?.args([
         "test",
@@ -85,24 +102,33 @@ fn counted(command: &mut Command) -> Result<Counts> {
 /// next one's.
 fn guest_suite(workspace: &Workspace, report: &mut Report) {
     let prepared = || -> Result<_> {
-        let kernel = Kernel::ensure(workspace)?;
-        let driver = build_driver::build(workspace, &kernel.build_tree())?;
-        Ok((kernel, driver, Programs::build(workspace)?, programs::guest_tests(workspace)?))
+        let kernel = Kernel::ensure(workspace, Variant::Ours)?;
+        let tree = kernel.build_tree();
+        let driver = build_driver::build(workspace, &tree)?;
+        let programs = Programs::build(workspace)?;
+        let mut environment = programs.environment();
+        environment.push(build_driver::provider(workspace, &tree, &driver)?);
+        let debug = Kernel::ensure(workspace, Variant::Debug)?;
+        let debug_driver = build_driver::build(workspace, &debug.build_tree())?;
+        let guests = [(kernel, driver), (debug, debug_driver)];
+        Ok((guests, environment, programs::guest_tests(workspace)?))
     };
     let mut ready = None;
     report.step("build of all that the guest runs", || {
         let all = prepared()?;
-        ensure!(!all.3.is_empty(), "the package cases has no test binary");
+        ensure!(!all.2.is_empty(), "the package cases has no test binary");
         ready = Some(all);
         Ok(Counts::ONE_PASSED)
     });
-    let Some((kernel, driver, programs, tests)) = ready else { return };
+    let Some(([usual, debug], environment, tests)) = ready else { return };
     let mut timings = None;
     let mut measured = Vec::new();
-    for Executable { name, path } in &tests {
-        report.step(format!("guest: {name}"), || {
-            let (heard, took) = guest_binary(workspace, &kernel, &driver, &programs, path)?;
-            timings = timings.or(Some(took));
+    for test in &tests {
+        report.step(format!("guest: {}", test.name), || {
+            let on_debug = machines::kernel_of(&test.name) == Variant::Debug;
+            let (kernel, driver) = if on_debug { &debug } else { &usual };
+            let (heard, took) = guest_binary(workspace, kernel, driver, &environment, test)?;
+            timings = timings.or(Some(took).filter(|_| !on_debug));
             measured.extend(heard.measured);
             Ok(heard.counts)
         });
@@ -147,8 +173,8 @@ fn guest_binary(
     workspace: &Workspace,
     kernel: &Kernel,
     driver: &Path,
-    programs: &Programs,
-    binary: &Path,
+    environment: &[(OsString, OsString)],
+    test: &Executable,
 ) -> Result<(Heard, Timings)> {
     let mut heard = Heard::default();
     let streams = Streams::Separate {
@@ -158,22 +184,44 @@ fn guest_binary(
         })),
         stderr: Box::new(io::stderr()),
     };
-    // One at a time: all of them use the same two devices.
-    let argv = vec![binary.into(), "--test-threads=1".into()];
+    // One at a time: all of them use the same devices.
+    let argv = vec![test.path.clone().into(), "--test-threads=1".into()];
     let task = Task {
         argv,
-        environment: programs.environment(),
+        environment: environment.to_vec(),
         driver: Some(driver),
         timeout: Some(GUEST_TIMEOUT),
     };
-    match vm::boot(workspace, kernel, &Machine::default(), task, streams)? {
-        Outcome::Ended { status, timings } => {
+    match vm::boot(workspace, kernel, &machines::of(&test.name), task, streams)? {
+        Outcome::Ended { status, timings, .. } => {
             heard.counts = heard.counts.or_failed(status.code() == 0);
             Ok((heard, timings))
         }
         Outcome::TimedOut { limit } => bail!("it did not end within {} s", limit.as_secs()),
         Outcome::GuestFailed { reason } => bail!("{reason}"),
     }
+}
+
+/// A short fuzz on the kernel that watches itself. The driver's KUnit suites run there too, when it is loaded.
+fn fuzz_and_kunit(workspace: &Workspace, report: &mut Report) {
+    let mut suites = None;
+    report.step("fuzz, 30 s on the debug kernel", || {
+        suites = Some(fuzz::fuzz(workspace, &fuzz::SHORT)?.kunit);
+        Ok(Counts::ONE_PASSED)
+    });
+    let Some(suites) = suites else { return };
+    report.step("KUnit suites of the driver", || {
+        ensure!(!suites.is_empty(), "the driver brought none");
+        let mut counts = Counts::default();
+        for vm::Suite { name, passed, failed, skipped, results } in suites {
+            ensure!(passed + failed + skipped > 0, "the suite {name} has no result:\n{results}");
+            if failed > 0 {
+                eprintln!("{results}");
+            }
+            counts.add(Counts { passed, failed, ignored: skipped });
+        }
+        Ok(counts)
+    });
 }
 
 /// `demo --json` as a script would use it: one object on stdout, and nothing else.

@@ -14,12 +14,14 @@
 //! is there, and nothing that the guest writes reaches the host.
 
 mod console;
+mod device;
 pub(crate) mod guest;
 mod initramfs;
 pub(crate) mod job;
 mod qemu;
 mod session;
 mod terminal;
+mod watch;
 
 use std::ffi::OsString;
 use std::io;
@@ -33,9 +35,11 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::build_driver;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Variant};
 use crate::setup::packages::{self, Group};
 use crate::workspace::Workspace;
+pub(crate) use device::Device;
+pub(crate) use job::Suite;
 use job::{Job, Status};
 pub(crate) use session::Streams;
 
@@ -52,7 +56,8 @@ pub(crate) enum Command {
     /// The guest sees the host's files (what it writes is thrown away), and the command runs in the
     /// same folder, with PATH, HOME, TERM, LANG, RUST_* and MIGSCOPE_* of the caller. MIGSCOPE_GUEST=1
     /// tells it where it is, MIGSCOPE_DEVICES names the devices that the driver has (PCI addresses,
-    /// comma separated). Its standard input is empty.
+    /// comma separated), MIGSCOPE_DRIVER the driver's file, MIGSCOPE_PROVIDER the vendor's module for
+    /// pci-testdev. Its standard input is empty.
     ///
     /// The exit code is the command's (128 + N for signal N, 127 not found); 124: the time was up;
     /// 125: the guest failed, or its kernel complained on the console even though the command passed.
@@ -80,9 +85,12 @@ pub(crate) struct RunArgs {
 /// What the guest looks like.
 #[derive(Args)]
 pub(crate) struct MachineArgs {
-    /// A device under test, bound to vfio_mediate; may be repeated [default: edu edu]
-    #[arg(long = "device", value_name = "edu|none")]
+    /// A device under test, bound to vfio_mediate; may be repeated; SIZE is 16M, say [default: edu edu]
+    #[arg(long = "device", value_name = "edu|ivshmem[=SIZE]|pci-testdev|none")]
     devices: Vec<DeviceArg>,
+    /// The kernel that the guest runs
+    #[arg(long, value_enum, default_value_t)]
+    kernel: Variant,
     /// Do not build and load vfio_mediate, and leave the devices without a driver
     #[arg(long)]
     no_driver: bool,
@@ -100,17 +108,16 @@ pub(crate) struct MachineArgs {
     qemu_args: Vec<OsString>,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum DeviceArg {
-    Edu,
-    None,
-}
+/// A device, or `none`: that this was said, and no device asked for.
+#[derive(Clone, Copy, Debug)]
+struct DeviceArg(Option<Device>);
 
-/// A device under test.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Device {
-    /// QEMU's educational device (docs/specs/edu.rst): registers, an interrupt, a DMA engine.
-    Edu,
+impl FromStr for DeviceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" { Ok(Self(None)) } else { text.parse().map(|device| Self(Some(device))) }
+    }
 }
 
 /// A TCP port of the guest on the host's loopback.
@@ -171,7 +178,7 @@ pub(crate) struct Timings {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The command ended, and the kernel had nothing to complain of.
-    Ended { status: Status, timings: Timings },
+    Ended { status: Status, timings: Timings, kunit: Vec<Suite> },
     /// The time was up.
     TimedOut { limit: Duration },
     /// The guest did not do its job, or its kernel complained; the text says all that is known.
@@ -210,11 +217,14 @@ pub(crate) fn boot(
                 ("MIGSCOPE_GUEST".into(), "1".into()),
                 ("MIGSCOPE_DEVICES".into(), addresses.join(",").into()),
             ])
+            // A test loads the driver anew, with other parameters.
+            .chain(driver.map(|path| ("MIGSCOPE_DRIVER".into(), path.into())))
             .chain(environment)
             .collect(),
         modules: kernel.modules().into(),
         driver: driver.map(|path| path.as_os_str().to_owned()),
         devices: addresses,
+        watched: kernel.variant == Variant::Debug && driver.is_some() && terminal.is_none(),
         network: !machine.forwards.is_empty(),
         terminal: terminal.as_ref().map(terminal::Raw::size),
     };
@@ -253,20 +263,14 @@ pub(crate) fn run(workspace: &Workspace, command: Command) -> Result<ExitCode> {
             (machine, vec!["/bin/bash".into()], None, None)
         }
     };
-    let MachineArgs { devices, no_driver, memory, cpus, forwards, qemu_args } = arguments;
+    let MachineArgs { devices, kernel, no_driver, memory, cpus, forwards, qemu_args } = arguments;
     let devices = match devices.as_slice() {
         [] => Machine::default().devices,
-        chosen => chosen
-            .iter()
-            .filter_map(|device| match device {
-                DeviceArg::Edu => Some(Device::Edu),
-                DeviceArg::None => None,
-            })
-            .collect(),
+        chosen => chosen.iter().filter_map(|DeviceArg(device)| *device).collect(),
     };
     let machine = Machine { devices, memory_mib: memory, cpus, forwards, qemu_args };
 
-    let kernel = Kernel::ensure(workspace)?;
+    let kernel = Kernel::ensure(workspace, kernel)?;
     let driver = match no_driver {
         true => None,
         false => Some(build_driver::build(workspace, &kernel.build_tree())?),
@@ -277,9 +281,15 @@ pub(crate) fn run(workspace: &Workspace, command: Command) -> Result<ExitCode> {
             Streams::Separate { stdout: Box::new(io::stdout()), stderr: Box::new(io::stderr()) }
         }
     };
-    let task = Task { argv, environment: Vec::new(), driver: driver.as_deref(), timeout };
+    let mut environment = Vec::new();
+    if let Some(driver) = driver.as_deref()
+        && machine.devices.contains(&Device::PciTestdev)
+    {
+        environment.push(build_driver::provider(workspace, &kernel.build_tree(), driver)?);
+    }
+    let task = Task { argv, environment, driver: driver.as_deref(), timeout };
     match boot(workspace, &kernel, &machine, task, streams)? {
-        Outcome::Ended { status, timings } => {
+        Outcome::Ended { status, timings, kunit: _ } => {
             if let Some(path) = timings_file {
                 let text = serde_json::to_string(&timings).context("failed to write timings")?;
                 std::fs::write(&path, text + "\n")

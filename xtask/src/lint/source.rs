@@ -24,6 +24,9 @@ const LICENCES: &[(&str, &str)] = &[
     ("driver/abi/", "GPL-2.0 OR MIT"),
     ("driver/", "GPL-2.0"),
     ("ebpf/", "GPL-2.0 OR MIT"),
+    // It links with the kernel and the driver.
+    ("tests/vm/provider/", "GPL-2.0"),
+    ("tests/perf/module/", "GPL-2.0"),
     // Compiled together with files of the driver.
     ("tests/driver/src/", "GPL-2.0"),
     ("", "Apache-2.0 OR MIT"),

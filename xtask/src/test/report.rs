@@ -18,7 +18,8 @@ pub(crate) struct Counts {
 impl Counts {
     pub(crate) const ONE_PASSED: Self = Self { passed: 1, failed: 0, ignored: 0 };
 
-    fn add(&mut self, other: Self) {
+    /// Adds another program's numbers.
+    pub(crate) fn add(&mut self, other: Self) {
         let Self { passed, failed, ignored } = other;
         self.passed += passed;
         self.failed += failed;

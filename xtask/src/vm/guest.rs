@@ -21,6 +21,7 @@ use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{Pid, getpid, sethostname};
 
 use super::job::{CONTROL, Event, JOB, Job, STDERR, STDOUT, Status, Terminal};
+use super::watch::{self, Watch};
 use crate::child;
 
 /// The driver's name on the PCI bus.
@@ -64,14 +65,21 @@ fn work(control: &mut File) -> Result<Event> {
     let job: Job = serde_json::from_slice(&job).context("failed to understand the job")?;
     network(job.network)?;
     modules(&job)?;
+    let watch = job.watched.then(Watch::begin).transpose()?;
     if let Some(driver) = &job.driver {
         send(control, &load(Path::new(driver), &job.devices)?)?;
+        if let Some(watch) = &watch {
+            send(control, &Event::KUnit { suites: watch.new_suites()? })?;
+        }
     }
     send(control, &Event::Started)?;
     let status = match job.terminal {
         Some(terminal) => on_terminal(&job, terminal)?,
         None => on_ports(&job)?,
     };
+    if watch.is_some() {
+        send(control, &Event::Watched { findings: watch::end(DRIVER)? })?;
+    }
     let taint = fs::read_to_string("/proc/sys/kernel/tainted").context("failed to read taints")?;
     let taint = taint.trim().parse().context("the kernel's taint value is no number")?;
     Ok(Event::Ended { status, taint })

@@ -31,6 +31,9 @@ pub(crate) struct Job {
     pub(crate) driver: Option<OsString>,
     /// PCI addresses of the devices that the driver gets.
     pub(crate) devices: Vec<String>,
+    /// The kernel watches itself: look at what it found when the command has ended, see
+    /// [`watch`](super::watch).
+    pub(crate) watched: bool,
     pub(crate) network: bool,
     /// The command talks to a terminal on the virtio console instead of the two ports.
     pub(crate) terminal: Option<Terminal>,
@@ -51,8 +54,12 @@ pub(crate) enum Event {
     Booted,
     /// The driver is loaded; the time that init_module took, and that binding the devices took.
     DriverLoaded { load_ns: u64, bind_ns: u64 },
+    /// The KUnit suites that the driver brought, which ran while it was loaded.
+    KUnit { suites: Vec<Suite> },
     /// The command starts.
     Started,
+    /// The driver is gone again; what the kernel has against that, if anything.
+    Watched { findings: Vec<String> },
     /// The command has ended and its output is through.
     Ended {
         status: Status,
@@ -61,6 +68,17 @@ pub(crate) enum Event {
     },
     /// The guest could not do its job.
     Failed { message: String },
+}
+
+/// A KUnit suite that has run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Suite {
+    pub(crate) name: String,
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+    /// Its results as the kernel keeps them, in KTAP.
+    pub(crate) results: String,
 }
 
 /// How the command ended.
@@ -101,6 +119,7 @@ mod tests {
             environment: vec![("A".into(), OsString::from_vec(vec![0xff]))],
             modules: "/m".into(),
             driver: None,
+            watched: false,
             devices: vec!["0000:00:10.0".to_owned()],
             network: false,
             terminal: Some(Terminal { rows: 24, columns: 80 }),

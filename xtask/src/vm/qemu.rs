@@ -7,7 +7,7 @@ use std::process::Command;
 use super::job::{CONTROL, STDERR, STDOUT};
 use super::{Device, Machine};
 use crate::child;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Variant};
 
 /// The first slot of the devices under test. Fixed, so that an address in a test or a log means the
 /// same device whatever else is plugged in; QEMU fills lower slots by itself.
@@ -57,10 +57,14 @@ pub(crate) fn command(
     // guest whose kernel is in an unknown state. no_timer_check: at boot the kernel waits ten ticks for
     // the timer's interrupts and panics without them ("timer doesn't work through Interrupt-remapped
     // IO-APIC"); on a busy host one emulated boot in ten got none in that time.
-    qemu.args([
-        "-append",
-        "console=ttyS0 loglevel=5 panic=-1 oops=panic intel_iommu=on no_timer_check",
-    ]);
+    let mut append =
+        "console=ttyS0 loglevel=5 panic=-1 oops=panic intel_iommu=on no_timer_check".to_owned();
+    // While the boot CPU is identified its features read as none, five-level paging too; an interrupt in that
+    // moment has KASAN take a good address for a wild one.
+    if kernel.variant == Variant::Debug {
+        append += " no5lvl";
+    }
+    qemu.args(["-append", &append]);
 
     qemu.args(["-chardev", &socket(CONSOLE_SOCKET)]);
     qemu.args(["-serial", &format!("chardev:{CONSOLE_SOCKET}")]);
@@ -93,9 +97,7 @@ pub(crate) fn command(
     }
 
     for (slot, device) in (FIRST_SLOT..).zip(&machine.devices) {
-        match device {
-            Device::Edu => qemu.args(["-device", &format!("edu,addr={slot:#x}")]),
-        };
+        qemu.args(device.arguments(slot));
     }
     qemu.args(&machine.qemu_args);
     qemu

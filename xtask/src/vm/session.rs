@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
 use super::console::{self, Trouble};
-use super::job::{Event, Status};
+use super::job::{Event, Status, Suite};
 use super::qemu::{CONSOLE_SOCKET, CONTROL_SOCKET, STDERR_SOCKET, STDOUT_SOCKET, TERMINAL_SOCKET};
 use super::{Outcome, Timings, terminal};
 use crate::child;
@@ -216,6 +216,8 @@ struct Course {
     timings: Timings,
     started: Option<Instant>,
     ended: Option<(Status, u64)>,
+    kunit: Vec<Suite>,
+    findings: Vec<String>,
     failed: Option<String>,
     trouble: Option<(Trouble, usize)>,
     broken: Option<anyhow::Error>,
@@ -230,6 +232,8 @@ impl Course {
                 self.timings.driver_load_ns = Some(load_ns);
                 self.timings.driver_bind_ns = Some(bind_ns);
             }
+            News::Event(Event::KUnit { suites }) => self.kunit = suites,
+            News::Event(Event::Watched { findings }) => self.findings = findings,
             News::Event(Event::Started) => {
                 self.started = Some(Instant::now());
                 self.timings.ready_ns = nanoseconds(start.elapsed());
@@ -260,7 +264,7 @@ impl Course {
     }
 
     fn judge(self, log: &Path, qemu: &mut Qemu, timeout: Option<Duration>) -> Result<Outcome> {
-        let Self { timings, started: _, ended, failed, trouble, broken, timed_out } = self;
+        let Self { timings, ended, kunit, findings, failed, trouble, broken, timed_out, .. } = self;
         if let Some(error) = broken {
             return Err(error);
         }
@@ -282,10 +286,13 @@ impl Course {
         if let (true, Some(limit)) = (timed_out, timeout) {
             return Ok(Outcome::TimedOut { limit });
         }
+        if !findings.is_empty() {
+            return Ok(failure("the guest's kernel complained", &[&findings.join("\n")]));
+        }
         match ended {
             Some((status, taint)) => match console::taint(taint) {
                 Some(what) => Ok(failure(&format!("the guest's kernel is tainted by {what}"), end)),
-                None => Ok(Outcome::Ended { status, timings }),
+                None => Ok(Outcome::Ended { status, timings, kunit }),
             },
             None => {
                 let words = qemu.words();

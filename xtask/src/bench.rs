@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `cargo xtask bench NAME`: how fast, beside what one would use instead.
+//!
+//! The guest is emulated, so only ratios mean something, and each is of two things that were measured in turn in one run.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+use serde::Deserialize;
+
+use crate::build_driver;
+use crate::kernel::{Kernel, Variant};
+use crate::programs;
+use crate::vm::{self, Device, Machine, Outcome, Streams, Task};
+use crate::workspace::Workspace;
+
+const TIMEOUT: Duration = Duration::from_secs(1800);
+/// The length of the device's memory, in MiB.
+const MEMORY_MIB: u32 = 64;
+/// The guest's own, in MiB: a log of half of a terabyte's pages takes 64.
+const GUEST_MIB: u32 = 2048;
+const MIB: f64 = 1_048_576.0;
+
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// The driver: saving against memcpy and mtty, dirty queries against type 1, the cost of a write fault
+    Driver(Arguments),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How often each thing is measured
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    runs: u32,
+    /// Print one JSON object on stdout, and nothing else there
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the program in the guest prints.
+#[derive(Deserialize)]
+struct Report {
+    results: Vec<Measured>,
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    name: String,
+    value: f64,
+    unit: String,
+    min: f64,
+    max: f64,
+    runs: usize,
+    vs: Option<Versus>,
+}
+
+#[derive(Deserialize)]
+struct Versus {
+    name: String,
+    value: f64,
+    ratio: f64,
+}
+
+/// Runs a benchmark and shows what it found.
+pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<ExitCode> {
+    let Bench::Driver(Arguments { runs, json }) = bench;
+    let text = driver(workspace, *runs)?;
+    if *json {
+        println!("{}", text.trim_end());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report: Report = serde_json::from_str(&text)
+        .with_context(|| format!("the benchmark printed no report: {text}"))?;
+    print(&report).context("failed to print")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn driver(workspace: &Workspace, runs: u32) -> Result<String> {
+    let kernel = Kernel::ensure(workspace, Variant::Ours)?;
+    let tree = kernel.build_tree();
+    let driver = build_driver::build(workspace, &tree)?;
+    let module = build_driver::build_bench(workspace, &tree, &[])?;
+    let program = programs::bench(workspace)?;
+    let argv = vec![
+        program.into(),
+        format!("--runs={runs}").into(),
+        "driver".into(),
+        "--dirty-log-module".into(),
+        module.into(),
+    ];
+    let machine = Machine {
+        devices: vec![Device::Ivshmem { mib: MEMORY_MIB }; 2],
+        memory_mib: GUEST_MIB,
+        ..Machine::default()
+    };
+    let task =
+        Task { argv, environment: Vec::new(), driver: Some(&driver), timeout: Some(TIMEOUT) };
+    let mut stdout = Vec::new();
+    let streams =
+        Streams::Separate { stdout: Box::new(&mut stdout), stderr: Box::new(io::stderr()) };
+    match vm::boot(workspace, &kernel, &machine, task, streams)? {
+        Outcome::Ended { status, .. } if status.code() == 0 => {}
+        Outcome::Ended { .. } => bail!("the benchmark failed; what it said is above"),
+        Outcome::TimedOut { limit } => bail!("it did not end within {} s", limit.as_secs()),
+        Outcome::GuestFailed { reason } => bail!("{reason}"),
+    }
+    String::from_utf8(stdout).context("the benchmark printed no text")
+}
+
+fn print(report: &Report) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "{:26} {:>14} {:>22} {:>5}  {:18} {:>14} {:>7}",
+        "", "median", "from … to", "runs", "against", "median", "ratio"
+    )?;
+    for Measured { name, value, unit, min, max, runs, vs } in &report.results {
+        let range = format!("{} … {}", shown(*min, unit), shown(*max, unit));
+        write!(out, "{name:26} {:>14} {range:>22} {runs:>5}", shown(*value, unit))?;
+        match vs {
+            Some(Versus { name, value, ratio }) => {
+                writeln!(out, "  {name:18} {:>14} {ratio:>7.2}", shown(*value, unit))?;
+            }
+            None => writeln!(out)?,
+        }
+    }
+    writeln!(out, "A ratio above 1 is better than what it is held against.")
+}
+
+/// A number in a unit that people read.
+fn shown(value: f64, unit: &str) -> String {
+    match unit {
+        "B/s" => format!("{:.0} MiB/s", value / MIB),
+        "ns" if value >= 1e6 => format!("{:.1} ms", value / 1e6),
+        "ns" if value >= 1e4 => format!("{:.1} us", value / 1e3),
+        _ => format!("{value:.0} {unit}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_units_that_people_read() {
+        assert_eq!(shown(104_857_600.0, "B/s"), "100 MiB/s");
+        assert_eq!(shown(14_500_000.0, "ns"), "14.5 ms");
+        assert_eq!(shown(25_448.0, "ns"), "25.4 us");
+        assert_eq!(shown(950.0, "ns"), "950 ns");
+    }
+
+    #[test]
+    fn a_report_of_the_guest_is_read() {
+        let text = r#"{"results":[{"name":"a","value":1.0,"unit":"ns","min":1.0,"max":2.0,"runs":3,
+            "vs":{"name":"b","value":2.0,"ratio":2.0}},{"name":"c","value":1.0,"unit":"B/s","min":1.0,
+            "max":1.0,"runs":1,"vs":null}]}"#;
+        let report: Report = serde_json::from_str(text).unwrap();
+        assert_eq!(report.results.len(), 2);
+        assert!(report.results[1].vs.is_none());
+    }
+}
