@@ -37,27 +37,13 @@ pub struct Starved<T> {
 ///
 /// # Panics
 ///
-/// As [`allocations`].
-pub fn each_allocation(attempt: impl FnMut(u32) -> bool) -> u32 {
-    allocations(1..MOST, attempt) - 1
-}
-
-/// Calls `attempt` with these numbers, which grow, until it says that the call which it starves made fewer allocations; gives
-/// the number that was too large.
-///
-/// # Panics
-///
 /// When there is no end of allocations, or the kernel cannot be told.
-pub fn allocations(
-    mut numbers: impl Iterator<Item = u32>,
-    mut attempt: impl FnMut(u32) -> bool,
-) -> u32 {
-    for (path, value) in
-        SPARED.map(|path| (path, "N")).into_iter().chain(VERBOSE.map(|it| (it, "0")))
-    {
+pub fn each_allocation(mut attempt: impl FnMut(u32) -> bool) -> u32 {
+    let settings = SPARED.map(|path| (path, "N")).into_iter().chain(VERBOSE.map(|it| (it, "0")));
+    for (path, value) in settings {
         fs::write(path, value).expect("fault injection can be set up");
     }
-    numbers.find(|nth| !attempt(*nth)).expect("allocations come to an end")
+    (1..MOST).find(|nth| !attempt(*nth)).expect("allocations come to an end") - 1
 }
 
 /// Does a call whose `nth` allocation fails.

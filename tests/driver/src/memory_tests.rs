@@ -10,6 +10,9 @@ use crate::ffi::crc32;
 use crate::image::{Identity, Kind, Part, Reader, Taker, Writer};
 use crate::memory::{Content, Copier, PageSet, Receiver, Sender, MIN_WINDOW_BYTES, PAGE_LENGTH};
 
+/// Under Miri everything takes hundreds of times as long.
+const FEW: bool = cfg!(miri);
+
 const PARTS: [Part; 1] = [Part { kind: Kind(1), max_bytes: 8 }];
 const PART: [u8; 8] = *b"register";
 
@@ -196,9 +199,12 @@ fn feed(reader: &mut Reader, target: &mut Target, piece: &[u8]) -> Result<(), Ru
 proptest! {
     #[test]
     fn what_arrives_is_what_the_device_holds_at_the_end(
-        pages in prop::collection::vec(page(), 1..150),
+        pages in prop::collection::vec(page(), 1..if FEW { 5 } else { 150 }),
         window in MIN_WINDOW_BYTES..40_000,
-        writes in prop::collection::vec((any::<prop::sample::Index>(), page()), 0..60),
+        writes in prop::collection::vec(
+            (any::<prop::sample::Index>(), page()),
+            0..if FEW { 5 } else { 60 },
+        ),
         every in 1..4_usize,
     ) {
         let mut migration = Migration::new(&pages, window);
@@ -230,7 +236,7 @@ proptest! {
     }
 
     #[test]
-    fn a_device_that_is_all_alike_takes_few_bytes(count in 1..5000_usize, word in any::<u64>()) {
+    fn a_device_that_is_all_alike_takes_few_bytes(count in 1..if FEW { 8 } else { 5000_usize }, word in any::<u64>()) {
         let pages = vec![Page { word, last: word }; count];
         let mut migration = Migration::new(&pages, 2 * PAGE_LENGTH);
         migration.finish();
@@ -240,7 +246,7 @@ proptest! {
 
     #[test]
     fn a_damaged_stream_is_refused(
-        pages in prop::collection::vec(page(), 1..20),
+        pages in prop::collection::vec(page(), 1..if FEW { 3 } else { 20 }),
         at in any::<prop::sample::Index>(),
         flip in 1..=255_u8,
     ) {

@@ -116,13 +116,21 @@ fn two_writers() {
 const PASSES: usize = 8;
 /// What is pending then, in pages.
 const FEW_PAGES: u64 = 64;
+/// How long what a pass brings takes on its way to the other host. Without it, whether a writer is fast would be a matter of how
+/// fast this machine is.
+const LINK: Duration = Duration::from_millis(50);
 
-/// What is pending after each round of pre-copy, in pages at their full price.
+/// What is pending when each round of pre-copy has reached the other host, in pages at their full price.
 fn pending_by_round(device: &mut Ivshmem, load: Load) -> (Vec<u64>, Content) {
     let content = Content::new(Ground::Fill(0), device.pages());
     let writer = start(device, load, Way::Mapping, content);
     device.session.bring_to(State::PreCopy);
-    let pending = (0..PASSES).map(|_| device.round().pending / PAGE as u64).collect();
+    let round = |_| {
+        device.round();
+        std::thread::sleep(LINK);
+        device.session.region.pending_bytes().expect("it can be asked") / PAGE as u64
+    };
+    let pending = (0..PASSES).map(round).collect();
     (pending, pause(vec![writer]))
 }
 
