@@ -27,6 +27,7 @@ pub(crate) struct Programs {
     pub(crate) agent: PathBuf,
     pub(crate) migrator: PathBuf,
     pub(crate) demo: PathBuf,
+    pub(crate) suspend: PathBuf,
 }
 
 impl Programs {
@@ -45,12 +46,13 @@ impl Programs {
             agent: find("migscope")?,
             migrator: find("migrator")?,
             demo: find("migscope-demo")?,
+            suspend: find("migscope-suspend")?,
         })
     }
 
     /// Tells the programs in the guest where the others are.
     pub(crate) fn environment(&self) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
-        let Self { agent, migrator, demo: _ } = self;
+        let Self { agent, migrator, .. } = self;
         vec![("MIGSCOPE_AGENT".into(), agent.into()), ("MIGSCOPE_MIGRATOR".into(), migrator.into())]
     }
 }

@@ -9,7 +9,7 @@ mod report;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -25,12 +25,14 @@ use crate::lint;
 use crate::miri;
 use crate::programs::{self, Executable, Programs};
 use crate::setup;
-use crate::vm::{self, Outcome, Streams, Task, Timings};
+use crate::vm::{self, Machine, Outcome, Streams, Task, Timings};
 use crate::workspace::Workspace;
 use report::{Counts, Report};
 
 /// For one test binary in the guest.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(900);
+/// For six suspensions of a second.
+const SUSPEND_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Runs everything.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
@@ -111,7 +113,7 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         let debug = Kernel::ensure(workspace, Variant::Debug)?;
         let debug_driver = build_driver::build(workspace, &debug.build_tree())?;
         let guests = [(kernel, driver), (debug, debug_driver)];
-        Ok((guests, environment, programs::guest_tests(workspace)?))
+        Ok((guests, environment, programs::guest_tests(workspace)?, programs.suspend))
     };
     let mut ready = None;
     report.step("build of all that the guest runs", || {
@@ -120,7 +122,7 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         ready = Some(all);
         Ok(Counts::ONE_PASSED)
     });
-    let Some(([usual, debug], environment, tests)) = ready else { return };
+    let Some(([usual, debug], environment, tests, suspend)) = ready else { return };
     let mut timings = None;
     let mut measured = Vec::new();
     for test in &tests {
@@ -133,6 +135,10 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
             Ok(heard.counts)
         });
     }
+    report.step("guest: suspend", || {
+        let (kernel, driver) = &usual;
+        suspended(workspace, kernel, driver, suspend)
+    });
     if let Some(Timings { boot_ns, driver_load_ns, driver_bind_ns, ready_ns, .. }) = timings {
         let seconds = |ns| format!("{:.2} s", Duration::from_nanos(ns).as_secs_f64());
         report.record("guest boot, to its first process", seconds(boot_ns));
@@ -199,6 +205,31 @@ fn guest_binary(
         }
         Outcome::TimedOut { limit } => bail!("it did not end within {} s", limit.as_secs()),
         Outcome::GuestFailed { reason } => bail!("{reason}"),
+    }
+}
+
+/// The test whose guest does not outlive it (tests/cases/src/suspend.rs): it ends with a crash, and what it found is among the
+/// kernel's last words.
+fn suspended(
+    workspace: &Workspace,
+    kernel: &Kernel,
+    driver: &Path,
+    program: PathBuf,
+) -> Result<Counts> {
+    const GOOD: &str = "migscope-suspend: every state was kept";
+    let task = Task {
+        argv: vec![program.into()],
+        environment: Vec::new(),
+        driver: Some(driver),
+        timeout: Some(SUSPEND_TIMEOUT),
+    };
+    let streams =
+        Streams::Separate { stdout: Box::new(io::stderr()), stderr: Box::new(io::stderr()) };
+    match vm::boot(workspace, kernel, &Machine::default(), task, streams)? {
+        Outcome::GuestFailed { reason } if reason.contains(GOOD) => Ok(Counts::ONE_PASSED),
+        Outcome::GuestFailed { reason } => bail!("{reason}"),
+        Outcome::Ended { .. } => bail!("the guest was to crash, and did not"),
+        Outcome::TimedOut { limit } => bail!("it did not end within {} s", limit.as_secs()),
     }
 }
 

@@ -13,5 +13,6 @@ pub mod records;
 pub mod refusal;
 pub mod session;
 pub mod starve;
+pub mod suspend;
 pub mod vendor;
 pub mod vfio;

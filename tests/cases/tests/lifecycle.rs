@@ -2,9 +2,8 @@
 //! What happens around a device while somebody uses it: its driver is unbound, the module is to go, it sleeps, everything is
 //! frozen, it does DMA. Resets and closes in each state, and two openers, are in `state`.
 //!
-//! The suspension of the whole system is tried up to the freezing of its tasks (`pm_test`, the level *freezer*). The next level
-//! suspends the devices, and among them the guest's own root: virtio's 9p does not come back from that. The driver has no
-//! callback there, as vfio-pci-core has none, and the PCI core saves and restores configuration space as for any driver.
+//! Here everything is frozen (`pm_test`, the level *freezer*); the level at which the devices are suspended too is in
+//! `cases::suspend`, for its guest does not outlive it.
 
 use std::fs;
 use std::io;
