@@ -11,11 +11,14 @@
 //! Time is added to a state only while it is known that the device was in it. What passes in *unknown* is added to none. What was
 //! added once is never taken back: it was shown as a counter.
 
-use crate::event::StateChange;
+use crate::{
+    event::StateChange,
+    state::{Protocol, State},
+};
 use migscope_abi::{
     device::DeviceKey,
     ring::{DeviceSums, STATE_CLOSED},
-    state::{Cause, State},
+    state::{Cause, State as RegionState},
 };
 
 /// What is known about a device's state.
@@ -40,6 +43,7 @@ pub struct Device {
     counted_ns: u64,
     /// Process that last changed the state.
     tgid: Option<u32>,
+    protocol: Protocol,
     sums: Option<DeviceSums>,
     /// `pending_reads` when what was read before lost its meaning.
     pending_void: u64,
@@ -54,6 +58,7 @@ impl Device {
             stayed_ns: [0; State::COUNT],
             counted_ns: 0,
             tgid: None,
+            protocol: Protocol::Region,
             sums: None,
             pending_void: 0,
         }
@@ -74,6 +79,11 @@ impl Device {
         self.tgid
     }
 
+    /// By which protocol it migrates.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Its sums, as last read.
     pub fn sums(&self) -> Option<&DeviceSums> {
         self.sums.as_ref()
@@ -85,6 +95,7 @@ impl Device {
             self.settle(change.at_ns);
         }
         self.tgid = Some(change.tgid);
+        self.protocol = change.protocol;
         self.standing = match change.cause {
             Cause::Close => Standing::Closed(change.at_ns),
             Cause::Write | Cause::Open | Cause::Reset | Cause::Failure => {
@@ -107,10 +118,10 @@ impl Device {
     /// Takes in a reading of its sums. They tell the state when nothing else does.
     pub fn sampled(&mut self, sums: DeviceSums) {
         if self.standing == Standing::Unknown {
-            let state =
-                u32::try_from(sums.state).ok().and_then(|state| State::try_from(state).ok());
+            let number = u32::try_from(sums.state).ok();
+            let state = number.and_then(|number| RegionState::try_from(number).ok());
             self.standing = match state {
-                Some(state) => Standing::In(state, sums.last_seen_ns),
+                Some(state) => Standing::In(state.into(), sums.last_seen_ns),
                 None if sums.state == STATE_CLOSED => Standing::Closed(sums.last_seen_ns),
                 None => Standing::Unknown,
             };
@@ -176,7 +187,8 @@ mod tests {
             at_ns,
             tgid: 7,
             from,
-            requested: now as u32,
+            protocol: Protocol::Region,
+            requested: Some(now),
             now,
             cause,
             duration_ns: 10,

@@ -6,7 +6,7 @@
 //! queries by outcome is for.
 
 use migscope_abi::{dirty::Outcome, ring::DeviceSums};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Who says that a page is dirty; the value of the label `source`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Source {
 }
 
 /// Dirty pages reported and queries answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// Pages reported dirty, in pages of the queries.
     pub pages: u64,
@@ -36,7 +36,7 @@ pub struct Account {
 }
 
 /// Queries, by [`Outcome`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queries {
     /// No page was dirty.
     pub none: u64,

@@ -4,12 +4,13 @@
 //! What comes out of the ring was written by our own probes from what the driver said, and still it is checked: a driver of
 //! another version is a mistake that happens, and a value that is none must not become a wrong number.
 
+use crate::state::{Protocol, State};
 use migscope_abi::{
     device::DeviceKey,
     dirty::Outcome,
     ring::{DeviceSums, DirtyQueryRecord, ErrorRecord, Header, Kind, STATE_CLOSED, StateRecord},
     rule::Rule,
-    state::{Cause, State},
+    state::{Cause, State as RegionState},
 };
 use zerocopy::FromBytes;
 
@@ -33,10 +34,12 @@ pub struct StateChange {
     pub at_ns: u64,
     /// Process that was running.
     pub tgid: u32,
+    /// By which protocol the device migrates.
+    pub protocol: Protocol,
     /// The state before.
     pub from: State,
-    /// What was asked for; it may be no state at all.
-    pub requested: u32,
+    /// What was asked for; `None` for what is no state at all.
+    pub requested: Option<State>,
     /// The state after: `from`, when refused.
     pub now: State,
     /// What moved the device.
@@ -62,17 +65,23 @@ impl StateChange {
 
     /// The name of the state that was asked for, or `invalid`.
     pub fn requested_name(&self) -> &'static str {
-        State::try_from(self.requested).map_or("invalid", State::name)
+        self.requested.map_or("invalid", State::name)
     }
 }
 
-/// An answered query for dirty pages. Pages and bytes are in the device's sums.
+/// An answered query for dirty pages. What all queries reported is in the device's sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirtyQuery {
     /// Which device.
     pub device: DeviceKey,
     /// `CLOCK_MONOTONIC` when it was answered, in nanoseconds.
     pub at_ns: u64,
+    /// First address of the range that was asked for, in bytes.
+    pub start_bytes: u64,
+    /// Length of that range, in bytes.
+    pub range_bytes: u64,
+    /// How much of it was reported dirty, in bytes.
+    pub dirty_bytes: u64,
     /// How it was answered.
     pub outcome: Outcome,
     /// How long the driver took, in nanoseconds.
@@ -138,7 +147,7 @@ fn prefix<T: FromBytes>(bytes: &[u8]) -> Result<T, BadRecord> {
 
 fn state_change(record: &StateRecord) -> Result<StateChange, BadRecord> {
     let StateRecord { header, event, sums } = record;
-    let now = State::try_from(event.now).map_err(BadRecord::State)?;
+    let now = region_state(event.now)?;
     let cause = Cause::try_from(event.cause).map_err(BadRecord::Cause)?;
     // The probe writes the state into the sums before it copies them; without room for the sums it copies others.
     let told = if cause == Cause::Close { STATE_CLOSED } else { u64::from(event.now) };
@@ -146,8 +155,9 @@ fn state_change(record: &StateRecord) -> Result<StateChange, BadRecord> {
         device: DeviceKey(event.device),
         at_ns: header.monotonic_ns,
         tgid: header.tgid,
-        from: State::try_from(event.from).map_err(BadRecord::State)?,
-        requested: event.requested,
+        protocol: Protocol::Region,
+        from: region_state(event.from)?,
+        requested: region_state(event.requested).ok(),
         now,
         cause,
         duration_ns: event.duration_ns,
@@ -156,11 +166,18 @@ fn state_change(record: &StateRecord) -> Result<StateChange, BadRecord> {
     })
 }
 
+fn region_state(number: u32) -> Result<State, BadRecord> {
+    RegionState::try_from(number).map(State::from).map_err(BadRecord::State)
+}
+
 fn dirty_query(record: &DirtyQueryRecord) -> Result<DirtyQuery, BadRecord> {
     let DirtyQueryRecord { header, event } = record;
     Ok(DirtyQuery {
         device: DeviceKey(event.device),
         at_ns: header.monotonic_ns,
+        start_bytes: event.start_pfn.saturating_mul(event.page_bytes),
+        range_bytes: event.total_pfns.saturating_mul(event.page_bytes),
+        dirty_bytes: event.dirty_pages.saturating_mul(event.page_bytes),
         outcome: Outcome::try_from(event.outcome).map_err(BadRecord::Outcome)?,
         duration_ns: event.duration_ns,
     })
@@ -172,7 +189,7 @@ fn violation(record: &ErrorRecord) -> Result<Violation, BadRecord> {
         device: DeviceKey(event.device),
         at_ns: header.monotonic_ns,
         rule: Rule::try_from(event.rule).map_err(BadRecord::Rule)?,
-        state: State::try_from(event.state).map_err(BadRecord::State)?,
+        state: region_state(event.state)?,
     })
 }
 

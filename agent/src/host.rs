@@ -7,6 +7,8 @@ pub mod device;
 pub mod kernel;
 pub mod process;
 
+use crate::{feed::Describe, metrics::Info};
+use migscope_abi::device::DeviceKey;
 use std::path::PathBuf;
 
 /// Where the kernel's files are.
@@ -21,5 +23,21 @@ pub struct Paths {
 impl Default for Paths {
     fn default() -> Self {
         Self { sysfs: "/sys".into(), procfs: "/proc".into() }
+    }
+}
+
+impl Describe for Paths {
+    fn describe(&self, device: DeviceKey, tgid: Option<u32>) -> Option<Info> {
+        let machine = tgid.and_then(|pid| process::machine(self, pid)).unwrap_or_default();
+        Some(Info {
+            driver: device::driver(self, device).unwrap_or_default(),
+            iommu_group: device::iommu_group(self, device).unwrap_or_default(),
+            vm: machine.name.unwrap_or_default(),
+            vm_uuid: machine.uuid.unwrap_or_default(),
+        })
+    }
+
+    fn is_present(&self, device: DeviceKey) -> bool {
+        device::present(self, device)
     }
 }

@@ -8,6 +8,8 @@
 //!   /readyz            the probes were tried: each with how it stands; 503 before
 //!   /api/v1/devices    devices, JSON
 //!   /api/v1/sessions   running and ended sessions, JSON
+//!   /api/v1/sessions/1 one of them, with its timeline
+//!   /api/v1/snapshot   everything that is known now, JSON: devices, sessions, migrations of machines
 //! ```
 
 use crate::{
@@ -15,11 +17,12 @@ use crate::{
     metrics::CONTENT_TYPE,
     observer::DeviceReport,
     sampler::{Shared, lock},
-    session::report::Report,
+    session::{report::Report, timeline::Point},
+    snapshot::Snapshot,
 };
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Path, State},
     http::{StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::get,
@@ -48,6 +51,8 @@ pub fn router(observer: Shared, telemetry_path: &str) -> Router {
         .route("/readyz", get(ready))
         .route("/api/v1/devices", get(devices))
         .route("/api/v1/sessions", get(sessions))
+        .route("/api/v1/sessions/{id}", get(session))
+        .route("/api/v1/snapshot", get(snapshot))
         .route(telemetry_path, get(metrics));
     let router = if telemetry_path == "/" { router } else { router.route("/", get(landing_page)) };
     router
@@ -117,4 +122,36 @@ struct Sessions {
 async fn sessions(State(pages): State<Pages>) -> Json<Sessions> {
     let now_ns = monotonic_ns();
     Json(Sessions { monotonic_ns: now_ns, sessions: lock(&pages.observer).session_reports(now_ns) })
+}
+
+/// Answer of `/api/v1/sessions/ID`.
+#[derive(Serialize)]
+struct OneSession {
+    monotonic_ns: u64,
+    #[serde(flatten)]
+    session: Report,
+    timeline: Vec<Point>,
+}
+
+async fn session(State(pages): State<Pages>, Path(id): Path<u64>) -> Response {
+    let now_ns = monotonic_ns();
+    let found = {
+        let observer = lock(&pages.observer);
+        observer.sessions().find(|session| session.id == id).map(|session| OneSession {
+            monotonic_ns: now_ns,
+            session: Report::new(session, now_ns),
+            timeline: session.timeline.points().to_vec(),
+        })
+    };
+    match found {
+        Some(session) => Json(session).into_response(),
+        None => {
+            (StatusCode::NOT_FOUND, "no such session, or it ended too long ago\n").into_response()
+        }
+    }
+}
+
+async fn snapshot(State(pages): State<Pages>) -> Json<Snapshot> {
+    let now_ns = monotonic_ns();
+    Json(Snapshot::of(&lock(&pages.observer), now_ns))
 }

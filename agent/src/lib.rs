@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - [`probes`]: the eBPF programs, loaded, attached and read; [`sampler`] does that in time
-//! - [`event`], [`sample`]: what comes from them
+//! - [`event`], [`sample`]: what comes from them; [`feed`]: both together, as it is taken in, recorded and played
 //! - [`observer`]: puts it together, into [`device`]s, [`session`]s, [`dirty`] pages and [`latency`] distributions
 //! - [`metrics`], [`http`]: what Prometheus and people see
 //! - [`host`], [`check`]: what this host can show, and what it cannot
@@ -24,6 +24,7 @@ pub mod clock;
 pub mod device;
 pub mod dirty;
 pub mod event;
+pub mod feed;
 pub mod host;
 pub mod http;
 pub mod latency;
@@ -33,3 +34,5 @@ pub mod probes;
 pub mod sample;
 pub mod sampler;
 pub mod session;
+pub mod snapshot;
+pub mod state;

@@ -17,19 +17,21 @@
 use crate::{
     device::{Device, Standing as DeviceStanding},
     event::{BadRecord, Event, StateChange},
-    host::{self, Paths},
+    feed::{Describe, Input, Tap},
     metrics::{Info, Metrics},
     probes::{Standing, stats::ProgramCost},
     sample::{Losses, Sample},
     session::{
         Coverage, Session, Tracker,
+        machine::{Machines, Migration},
         pairing::{Pair, Pairing},
         report::Report,
     },
 };
 use migscope_abi::{device::DeviceKey, ring::DeviceSums, trace};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     ops::RangeInclusive,
     sync::Arc,
@@ -42,11 +44,13 @@ const HISTORY: usize = 128;
 
 /// Everything that is known.
 pub struct Observer {
-    paths: Paths,
+    host: Box<dyn Describe>,
+    tap: Option<Box<dyn Tap>>,
     metrics: Arc<Metrics>,
     devices: BTreeMap<DeviceKey, Watched>,
     history: VecDeque<Session>,
     pairing: Pairing,
+    machines: Machines,
     next_session: u64,
     coverage: Coverage,
     standing: Standing,
@@ -63,12 +67,12 @@ struct Watched {
 }
 
 /// A device as `/api/v1/devices` gives it; what is unknown is `null`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeviceReport {
     /// The device, as sysfs writes it.
     pub device: String,
     /// The state that it is in; `null` while unknown, `closed` while nobody has it open.
-    pub state: Option<&'static str>,
+    pub state: Option<Cow<'static, str>>,
     /// Since when, `CLOCK_MONOTONIC` in nanoseconds.
     pub since_monotonic_ns: Option<u64>,
     /// What it is and who has it open.
@@ -79,20 +83,22 @@ pub struct DeviceReport {
     /// What `pending_bytes` last read as.
     pub pending_bytes: Option<u64>,
     /// Known time in each state, in nanoseconds.
-    pub states_ns: BTreeMap<&'static str, u64>,
+    pub states_ns: BTreeMap<Cow<'static, str>, u64>,
     /// The session that is under way.
     pub session: Option<Report>,
 }
 
 impl Observer {
-    /// One that has seen nothing yet.
-    pub fn new(paths: Paths, metrics: Arc<Metrics>) -> Self {
+    /// One that has seen nothing yet and asks `host` what devices are.
+    pub fn new(host: impl Describe + 'static, metrics: Arc<Metrics>) -> Self {
         Self {
-            paths,
+            host: Box::new(host),
+            tap: None,
             metrics,
             devices: BTreeMap::new(),
             history: VecDeque::new(),
             pairing: Pairing::default(),
+            machines: Machines::default(),
             next_session: 1,
             coverage: Coverage::default(),
             standing: Standing::new(),
@@ -102,8 +108,32 @@ impl Observer {
         }
     }
 
+    /// Gives `tap` a copy of everything that is taken in from now on, beginning with what holds now.
+    pub fn tap(&mut self, mut tap: Box<dyn Tap>) {
+        if !self.standing.is_empty() {
+            tap.take(&Input::Probes(self.standing.clone()));
+        }
+        tap.take(&Input::Losses(self.losses, self.losses_read_ns));
+        for (key, watched) in &self.devices {
+            tap.take(&Input::Info(*key, watched.info.clone()));
+        }
+        self.tap = Some(tap);
+    }
+
+    /// Takes the tap away and gives it back.
+    pub fn untap(&mut self) -> Option<Box<dyn Tap>> {
+        self.tap.take()
+    }
+
+    fn feed(&mut self, input: impl FnOnce() -> Input) {
+        if let Some(tap) = &mut self.tap {
+            tap.take(&input());
+        }
+    }
+
     /// Takes in which probes are there.
     pub fn probes(&mut self, standing: Standing) {
+        self.feed(|| Input::Probes(standing.clone()));
         let attached = |event| standing.get(&event).is_some_and(Result::is_ok);
         let state_before = self.coverage.state;
         self.coverage = Coverage {
@@ -128,10 +158,11 @@ impl Observer {
 
     /// Takes in the loss counters, read at `now_ns`. Comes between the reading of the ring and [`Observer::events`].
     pub fn losses(&mut self, losses: Losses, now_ns: u64) {
+        self.feed(|| Input::Losses(losses, now_ns));
         self.metrics.own.lost(&losses);
         let skipped = |losses: Losses| losses.skipped.unwrap_or(0);
         if losses.told != self.losses.told || skipped(losses) != skipped(self.losses) {
-            self.lose(now_ns, "events were lost");
+            self.forget_states(now_ns, "events were lost");
         }
         self.losses = losses;
         self.losses_read_ns = now_ns;
@@ -139,6 +170,11 @@ impl Observer {
 
     /// Something was lost between the last reading of the losses and `now_ns`; `what` is for the log.
     pub fn lose(&mut self, now_ns: u64, what: &str) {
+        self.feed(|| Input::Lost(now_ns));
+        self.forget_states(now_ns, what);
+    }
+
+    fn forget_states(&mut self, now_ns: u64, what: &str) {
         warn!("{what}: running sessions are not exact, states are unknown until told again");
         let window = self.losses_read_ns..=now_ns;
         for watched in self.devices.values_mut() {
@@ -167,6 +203,7 @@ impl Observer {
     /// Takes in records, in their order.
     pub fn events(&mut self, events: &[Event]) {
         for event in events {
+            self.feed(|| Input::Event(event.clone()));
             match event {
                 Event::State(change) => self.state_changed(change),
                 Event::DirtyQuery(query) => self.metrics.dirty.queried(query),
@@ -186,13 +223,15 @@ impl Observer {
         if !change.refused() && change.now.is_running() {
             self.pairing.runs(change.device);
         }
-        let mut next_session = self.next_session;
+        let first_new = self.next_session;
+        let mut next_session = first_new;
         let coverage = self.coverage;
         let loss_window = self.loss_window.clone();
         let watched = self.watched(change.device);
         let other_process = watched.device.tgid() != Some(change.tgid);
         watched.device.changed(change);
         let ended = watched.tracker.advance(change, &mut next_session, coverage);
+        let begun = watched.tracker.current().filter(|session| session.id >= first_new).cloned();
         if let (Some(session), Some(window)) = (watched.tracker.current_mut(), &loss_window) {
             session.lost(window);
         }
@@ -206,6 +245,16 @@ impl Observer {
             }
             self.session_ended(session);
         }
+        if let Some(session) = begun {
+            self.session_began(&session);
+        }
+    }
+
+    fn session_began(&mut self, session: &Session) {
+        self.machines.began(session);
+        if let Some(watched) = self.devices.get(&session.device) {
+            self.machines.described(session.tgid, &watched.info);
+        }
     }
 
     fn session_ended(&mut self, session: Session) {
@@ -218,13 +267,22 @@ impl Observer {
             "a session has ended"
         );
         let under_way = self.devices.values().filter_map(|watched| watched.tracker.current());
+        if let Some(migration) = self.machines.ended(&session) {
+            info!(
+                vm = migration.vm,
+                role = %migration.role,
+                result = migration.result.as_deref(),
+                devices = migration.sessions.len(),
+                "the migration of a machine has ended"
+            );
+        }
         let pairs = self.pairing.ended(&session, under_way);
         self.history.push_back(session);
         if self.history.len() > HISTORY {
             self.history.pop_front();
         }
-        for Pair { source, destination, total_ns } in pairs {
-            self.metrics.session.downtime_total(total_ns);
+        for Pair { source, destination, total_ns, transfer_gap_ns } in pairs {
+            self.metrics.session.downtime_between(total_ns, transfer_gap_ns);
             for session in &mut self.history {
                 let peer = match session.id {
                     id if id == source => destination,
@@ -233,12 +291,14 @@ impl Observer {
                 };
                 session.peer = Some(peer);
                 session.downtime.total_ns = Some(total_ns);
+                session.downtime.transfer_gap_ns = transfer_gap_ns;
             }
         }
     }
 
     /// All records up to `now_ns` (`CLOCK_MONOTONIC`, nanoseconds) have been taken in: until then the devices stand as they do.
     pub fn settled(&mut self, now_ns: u64) {
+        self.feed(|| Input::Settled(now_ns));
         for watched in self.devices.values_mut() {
             watched.device.settle(now_ns);
             self.metrics.device.show(&watched.device);
@@ -247,22 +307,36 @@ impl Observer {
 
     /// Takes in what the probes have added up.
     pub fn sampled(&mut self, sample: &Sample) {
+        self.feed(|| Input::Sample(sample.clone()));
         self.metrics.own.sampled(sample, &self.standing);
         self.metrics.region.show(sample, self.coverage);
         self.metrics.dirty.show(sample, self.coverage);
         for (device, sums) in &sample.devices {
-            self.device_sampled(*device, *sums);
+            self.device_sampled(*device, *sums, sample.at_ns);
         }
         for watched in self.devices.values() {
             self.metrics.device.show(&watched.device);
         }
     }
 
-    fn device_sampled(&mut self, device: DeviceKey, sums: DeviceSums) {
+    /// Takes in the sums of the devices alone, read at `at_ns`: what is read more often while a session runs.
+    pub fn sums_read(&mut self, at_ns: u64, devices: &BTreeMap<DeviceKey, DeviceSums>) {
+        self.feed(|| Input::Sums(at_ns, devices.clone()));
+        for (device, sums) in devices {
+            self.device_sampled(*device, *sums, at_ns);
+        }
+    }
+
+    /// Whether a session is under way.
+    pub fn is_busy(&self) -> bool {
+        self.devices.values().any(|watched| watched.tracker.current().is_some())
+    }
+
+    fn device_sampled(&mut self, device: DeviceKey, sums: DeviceSums, at_ns: u64) {
         let watched = self.watched(device);
         watched.device.sampled(sums);
         if let Some(session) = watched.tracker.current_mut() {
-            session.sampled(sums);
+            session.sampled(sums, at_ns);
         }
     }
 
@@ -277,7 +351,7 @@ impl Observer {
         let keep_ns = u64::try_from(keep.as_nanos()).unwrap_or(u64::MAX);
         let mut retired = Vec::new();
         for (key, watched) in &mut self.devices {
-            if !host::device::present(&self.paths, *key) {
+            if !self.host.is_present(*key) {
                 watched.device.gone(now_ns);
             }
             if let DeviceStanding::Closed(since_ns) = watched.device.standing()
@@ -300,8 +374,8 @@ impl Observer {
             let Watched { device, tracker, info } = watched;
             let (state, since_ns) = match device.standing() {
                 DeviceStanding::Unknown => (None, None),
-                DeviceStanding::In(state, since_ns) => (Some(state.name()), Some(since_ns)),
-                DeviceStanding::Closed(since_ns) => (Some("closed"), Some(since_ns)),
+                DeviceStanding::In(state, since_ns) => (Some(state.name().into()), Some(since_ns)),
+                DeviceStanding::Closed(since_ns) => (Some("closed".into()), Some(since_ns)),
             };
             DeviceReport {
                 device: device.key().to_string(),
@@ -310,7 +384,10 @@ impl Observer {
                 info: info.clone(),
                 pid: device.tgid(),
                 pending_bytes: device.pending_bytes().filter(|_| self.coverage.access),
-                states_ns: device.stayed_ns().map(|(state, ns)| (state.name(), ns)).collect(),
+                states_ns: device
+                    .stayed_ns()
+                    .map(|(state, ns)| (state.name().into(), ns))
+                    .collect(),
                 session: tracker.current().map(|session| Report::new(session, now_ns)),
             }
         };
@@ -319,11 +396,25 @@ impl Observer {
 
     /// The ended sessions that are kept and those under way, by their numbers.
     pub fn session_reports(&self, now_ns: u64) -> Vec<Report> {
-        let running = self.devices.values().filter_map(|watched| watched.tracker.current());
-        let mut reports: Vec<_> =
-            self.history.iter().chain(running).map(|s| Report::new(s, now_ns)).collect();
+        let mut reports: Vec<_> = self.sessions().map(|s| Report::new(s, now_ns)).collect();
         reports.sort_by_key(|report| report.id);
         reports
+    }
+
+    /// The migrations of machines that are kept and those under way, by their numbers.
+    pub fn migrations(&self) -> Vec<Migration> {
+        self.machines.all()
+    }
+
+    /// What was lost so far, as last read.
+    pub fn losses_so_far(&self) -> Losses {
+        self.losses
+    }
+
+    /// The sessions that have ended and are kept, and those under way.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        let running = self.devices.values().filter_map(|watched| watched.tracker.current());
+        self.history.iter().chain(running)
     }
 
     /// The metrics that it keeps.
@@ -347,20 +438,23 @@ impl Observer {
 
     /// Looks up what the device is and who has it open.
     fn describe(&mut self, key: DeviceKey) {
+        let tgid = self.devices.get(&key).and_then(|watched| watched.device.tgid());
+        if let Some(info) = self.host.describe(key, tgid) {
+            self.described(key, info);
+        }
+    }
+
+    /// Takes in what a device is and who has it open.
+    pub fn described(&mut self, key: DeviceKey, info: Info) {
+        self.feed(|| Input::Info(key, info.clone()));
         let Some(watched) = self.devices.get_mut(&key) else {
             return;
         };
-        let machine = watched
-            .device
-            .tgid()
-            .and_then(|pid| host::process::machine(&self.paths, pid))
-            .unwrap_or_default();
-        watched.info = Info {
-            driver: host::device::driver(&self.paths, key).unwrap_or_default(),
-            iommu_group: host::device::iommu_group(&self.paths, key).unwrap_or_default(),
-            vm: machine.name.unwrap_or_default(),
-            vm_uuid: machine.uuid.unwrap_or_default(),
-        };
-        self.metrics.device.describe(&key.to_string(), &watched.info);
+        if let Some(session) = watched.tracker.current() {
+            self.machines.described(session.tgid, &info);
+        }
+        let protocol = watched.device.protocol();
+        self.metrics.device.describe(&key.to_string(), protocol, &info);
+        watched.info = info;
     }
 }

@@ -14,6 +14,8 @@ pub type LatencySeries = (u32, u32);
 /// One reading of the maps.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
+    /// When they were read, `CLOCK_MONOTONIC` in nanoseconds.
+    pub at_ns: u64,
     /// The sums of each device.
     pub devices: BTreeMap<DeviceKey, DeviceSums>,
     /// Accesses to the regions' fields.
@@ -40,4 +42,12 @@ pub struct Losses {
     pub told: [u64; Lost::COUNT],
     /// Runs that the kernel left out because the same probe was running on that CPU; `None` where it does not say.
     pub skipped: Option<u64>,
+}
+
+impl Losses {
+    /// All of them together; `None` where the kernel does not say what it left out.
+    pub fn total(&self) -> Option<u64> {
+        let told = self.told.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        self.skipped.map(|skipped| told.saturating_add(skipped))
+    }
 }

@@ -5,6 +5,7 @@
 //!            every 2 s                 every 2 s, while one is missing
 //!   nothing ──load──▶ loaded ──attach──▶ ring readable ──▶ read the ring: losses, events
 //!      ▲ why not │                       every 250 ms ───▶ the same, then the maps
+//!      │         │                       every 50 ms ────▶ the sums of the devices, while a session runs
 //!      └─────────┘                       every 5 s ──────▶ retire devices that are gone
 //! ```
 //!
@@ -40,6 +41,8 @@ use tracing::{debug, error, info, warn};
 
 /// How often the maps are read. Counters in Prometheus need no more: it scrapes every few seconds.
 const SAMPLE: Duration = Duration::from_millis(250);
+/// How often the sums of the devices are read while a session runs: the resolution of its timeline.
+const FOLLOW: Duration = Duration::from_millis(50);
 /// How often what is missing is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// How often devices are looked for that are gone.
@@ -89,9 +92,10 @@ impl Sampler {
     /// Runs until `stop` changes, then reads what is left and detaches.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut sample = interval(SAMPLE);
+        let mut follow = interval(FOLLOW);
         let mut retry = interval(RETRY);
         let mut retire = interval(RETIRE);
-        for ticks in [&mut sample, &mut retry, &mut retire] {
+        for ticks in [&mut sample, &mut follow, &mut retry, &mut retire] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         loop {
@@ -99,6 +103,7 @@ impl Sampler {
                 _ = stop.changed() => break,
                 _ = retry.tick() => self.connect(),
                 _ = sample.tick() => self.read_all(),
+                _ = follow.tick() => self.follow(),
                 _ = retire.tick() => self.retire(),
                 () = readable(self.probes.as_mut()) => {
                     self.read_ring();
@@ -203,6 +208,21 @@ impl Sampler {
         }
         if let Some(logs) = &mut probes.logs {
             logs.flush();
+        }
+    }
+
+    /// Reads the sums of the devices, while a session runs.
+    fn follow(&mut self) {
+        let Some(probes) = &self.probes else {
+            return;
+        };
+        if !lock(&self.observer).is_busy() {
+            return;
+        }
+        let at_ns = monotonic_ns();
+        match probes.maps.device_sums() {
+            Ok(devices) => lock(&self.observer).sums_read(at_ns, &devices),
+            Err(error) => debug!(error = &error as &dyn std::error::Error, "no sums this time"),
         }
     }
 

@@ -18,18 +18,28 @@
 //! record that ended it. So they are exact whenever the agent reads them, unless a record was lost, and then `exact` says so. A
 //! session whose end was lost ends as *unknown*: it is counted, with no guess at what became of it.
 
+pub mod downtime;
+pub mod machine;
 pub mod pairing;
 pub mod report;
+pub mod timeline;
 
-use crate::{dirty::Account, event::StateChange};
+use crate::{
+    dirty::Account,
+    event::StateChange,
+    state::{Protocol, State},
+};
+pub use downtime::Downtime;
+use downtime::Stamps;
 use migscope_abi::{
     device::DeviceKey,
     ring::DeviceSums,
-    state::{Cause, State},
+    state::Cause,
     trace::{DataDirection, DmaDirection},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
+use timeline::{Point, Timeline};
 
 /// Transitions kept of one session; a migration makes four. More are counted only: a process may write states for ever.
 const TRANSITIONS: usize = 256;
@@ -101,20 +111,6 @@ pub struct Coverage {
     pub state: bool,
 }
 
-/// The parts of a downtime, in nanoseconds; what is not known is absent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Downtime {
-    /// Source: how long the write took that made the device leave a running state.
-    pub stop_ns: Option<u64>,
-    /// Source: from the beginning of that write to the end of the session.
-    pub source_ns: Option<u64>,
-    /// Destination: from entering resuming to running.
-    pub destination_ns: Option<u64>,
-    /// Both: from the beginning of the source's stop until the destination ran. Known only where the two ends were seen and
-    /// could be told to be one migration; see [`pairing`].
-    pub total_ns: Option<u64>,
-}
-
 /// One migration of one device.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -126,6 +122,8 @@ pub struct Session {
     pub role: Role,
     /// Process that began it.
     pub tgid: u32,
+    /// By which protocol the device migrates.
+    pub protocol: Protocol,
     /// `CLOCK_MONOTONIC` when the change of state that began it began, in nanoseconds.
     pub began_ns: u64,
     /// How and when (`CLOCK_MONOTONIC`, nanoseconds) it ended.
@@ -138,6 +136,8 @@ pub struct Session {
     pub transitions_left_out: u64,
     /// Rules that were broken in it.
     pub violations: u64,
+    /// What it had moved at each moment.
+    pub timeline: Timeline,
     /// What was being added up while it ran.
     pub coverage: Coverage,
     /// The downtime, as far as it is known.
@@ -146,12 +146,13 @@ pub struct Session {
     pub peer: Option<u64>,
     state: State,
     stop_began_ns: Option<u64>,
+    stamps: Stamps,
     base: Option<DeviceSums>,
     last: Option<DeviceSums>,
 }
 
 /// What was moved and reported in a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
     /// Device data moved in the session's direction, in bytes.
     pub data_bytes: Option<u64>,
@@ -159,6 +160,12 @@ pub struct Figures {
     pub iterations: Option<u64>,
     /// Dirty pages.
     pub dirty: Option<Account>,
+    /// What is still pending, as last told in this session, in bytes.
+    pub pending_bytes: Option<u64>,
+    /// Time that the driver was busy staging or taking in data, in nanoseconds.
+    pub data_busy_ns: Option<u64>,
+    /// Time that the driver was busy answering dirty queries, in nanoseconds.
+    pub query_busy_ns: Option<u64>,
     /// Bytes that the device wrote to memory.
     pub dma_to_memory_bytes: Option<u64>,
     /// Transfers that wrote them.
@@ -185,6 +192,9 @@ impl Session {
                 (Some(base), Some(last)) if dirty => Account::from(last).since(&base.into()),
                 _ => None,
             },
+            pending_bytes: self.pending_bytes(),
+            data_busy_ns: difference(data, &|sums| sums.data_busy_ns[direction]),
+            query_busy_ns: difference(dirty, &|sums| sums.query_busy_ns),
             dma_to_memory_bytes: difference(dma, &|sums| sums.dma_bytes[to_memory]),
             dma_to_memory_transfers: difference(dma, &|sums| sums.dma_transfers[to_memory]),
         }
@@ -195,9 +205,36 @@ impl Session {
         self.stop_began_ns
     }
 
-    /// Takes in a reading of the sums while the session runs.
-    pub fn sampled(&mut self, sums: DeviceSums) {
+    /// What is pending, if it was told in this session: what was told in the one before means nothing.
+    fn pending_bytes(&self) -> Option<u64> {
+        let (base, last) = (self.base.as_ref()?, self.last.as_ref()?);
+        let told = self.coverage.access && last.pending_reads > base.pending_reads;
+        (told && self.role == Role::Source).then_some(last.pending_bytes)
+    }
+
+    /// When the ends of the migration can be seen to meet.
+    pub fn stamps(&self) -> Stamps {
+        self.stamps
+    }
+
+    /// The state that the device is in, as far as this session was told.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Takes in a reading of the sums while the session runs. One that was taken before the record that is already known is old.
+    pub fn sampled(&mut self, sums: DeviceSums, at_ns: u64) {
+        if self.last.is_some_and(|last| sums.last_seen_ns < last.last_seen_ns) {
+            return;
+        }
         self.last = Some(sums);
+        self.note(at_ns, false);
+    }
+
+    /// Adds what is known now to the timeline.
+    fn note(&mut self, at_ns: u64, edge: bool) {
+        let point = Point::new(at_ns, self.state, edge, &self.figures());
+        self.timeline.push(point);
     }
 
     /// Something was lost in `window` (`CLOCK_MONOTONIC`, nanoseconds): what overlaps it is not exact.
@@ -224,8 +261,31 @@ impl Session {
         self.state = change.now;
         self.last = change.sums;
         self.exact &= change.sums.is_some();
+        self.left(change);
+        self.note(change.at_ns, true);
         if let Some(end) = self.end_by(change) {
             self.finish(end, change.at_ns);
+        }
+    }
+
+    /// Takes in the stay in a state that `change` ended.
+    fn left(&mut self, change: &StateChange) {
+        let Some(sums) = change.sums else {
+            return;
+        };
+        let Coverage { data, dirty, .. } = self.coverage;
+        match (self.role, change.from, change.now) {
+            (Role::Source, State::StopAndCopy, _) => {
+                self.downtime.source_stood(&sums.stay, dirty, data);
+                let last_ns = sums.stay.data_ended_ns;
+                self.stamps.last_buffer_ns = (data && last_ns != 0).then_some(last_ns);
+            }
+            (Role::Destination, _, State::Running) => {
+                self.downtime.start_ns = Some(change.duration_ns);
+                self.downtime.load_ns = self.figures().data_busy_ns;
+                self.stamps.start_began_ns = Some(change.began_ns());
+            }
+            _ => {}
         }
     }
 
@@ -234,18 +294,26 @@ impl Session {
         match (change.cause, self.role, change.now) {
             (Cause::Close | Cause::Reset | Cause::Failure | Cause::Open, ..)
             | (Cause::Write, _, State::Error) => Some(End::Failed),
-            (Cause::Write, Role::Source, State::PreCopy | State::StopAndCopy)
+            (
+                Cause::Write,
+                Role::Source,
+                State::PreCopy | State::PreCopyP2p | State::StopAndCopy,
+            )
             | (Cause::Write, Role::Destination, State::Resuming) => None,
+            // A stop on the way to running or from it (v2): neither the end nor the beginning of anything.
+            (Cause::Write, Role::Destination, State::RunningP2p) => None,
             (Cause::Write, Role::Source, State::Stopped) => match change.from {
                 State::StopAndCopy => Some(End::Completed),
                 _ => Some(End::Cancelled),
             },
-            (Cause::Write, Role::Source, State::Running | State::Resuming) => Some(End::Cancelled),
+            (Cause::Write, Role::Source, State::Running | State::RunningP2p | State::Resuming) => {
+                Some(End::Cancelled)
+            }
             (Cause::Write, Role::Destination, State::Running) => Some(End::Completed),
             (
                 Cause::Write,
                 Role::Destination,
-                State::Stopped | State::PreCopy | State::StopAndCopy,
+                State::Stopped | State::PreCopy | State::PreCopyP2p | State::StopAndCopy,
             ) => Some(End::Cancelled),
         }
     }
@@ -341,7 +409,7 @@ impl Tracker {
         coverage: Coverage,
     ) -> Option<Session> {
         let role = match (change.from, change.now) {
-            (_, State::PreCopy | State::StopAndCopy) => Role::Source,
+            (_, State::PreCopy | State::PreCopyP2p | State::StopAndCopy) => Role::Source,
             (from, State::Resuming) if from != State::Resuming => Role::Destination,
             _ => return None,
         };
@@ -352,6 +420,7 @@ impl Tracker {
             device: change.device,
             role,
             tgid: change.tgid,
+            protocol: change.protocol,
             began_ns: change.began_ns(),
             end: None,
             // One that was under way when the agent came lacks its first part.
@@ -359,15 +428,18 @@ impl Tracker {
             transitions: vec![change.clone()],
             transitions_left_out: 0,
             violations: 0,
+            timeline: Timeline::default(),
             coverage,
             downtime: Downtime::default(),
             peer: None,
             state: change.now,
             stop_began_ns: None,
+            stamps: Stamps::default(),
             base: change.sums,
             last: change.sums,
         };
         session.note_stop(self.stopped);
+        session.note(change.at_ns, true);
         Some(session)
     }
 }

@@ -11,6 +11,7 @@ use migscope::{
     observer::Observer,
     probes::{Standing, all_missing, attach::Missing},
     sample::{Access, Losses, Sample},
+    state::{Protocol, State},
 };
 use migscope_abi::{
     device::DeviceKey,
@@ -19,7 +20,7 @@ use migscope_abi::{
     region::{Field, Op},
     ring::{AccessKey, DeviceSums},
     rule::Rule,
-    state::{Cause, State},
+    state::Cause,
     trace,
 };
 use prometheus::Registry;
@@ -56,7 +57,8 @@ fn change(device: DeviceKey, from: State, now: State, at_ns: u64, sums: DeviceSu
         at_ns,
         tgid: 0,
         from,
-        requested: now as u32,
+        protocol: Protocol::Region,
+        requested: Some(now),
         now,
         cause: Cause::Write,
         duration_ns: 20_000,
@@ -98,7 +100,8 @@ fn migrate(observer: &mut Observer) {
         at_ns: 12 * MS,
         tgid: 0,
         from: State::PreCopy,
-        requested: 99,
+        protocol: Protocol::Region,
+        requested: None,
         now: State::PreCopy,
         cause: Cause::Write,
         duration_ns: 500,
@@ -106,7 +109,15 @@ fn migrate(observer: &mut Observer) {
         sums: Some(DeviceSums { state: 3, ..before_stop }),
     };
     let query = |at_ns, outcome, duration_ns| {
-        Event::DirtyQuery(DirtyQuery { device: SOURCE, at_ns, outcome, duration_ns })
+        Event::DirtyQuery(DirtyQuery {
+            device: SOURCE,
+            at_ns,
+            start_bytes: 0,
+            range_bytes: 1 << 30,
+            dirty_bytes: 4096,
+            outcome,
+            duration_ns,
+        })
     };
     observer.events(&[
         change(SOURCE, State::Running, State::PreCopy, 10 * MS, start),
@@ -193,7 +204,7 @@ fn the_two_ends_of_a_migration_are_exact_and_find_each_other() {
         panic!("two sessions");
     };
     assert!(source.exact && destination.exact);
-    assert_eq!((source.role, source.result), ("source", Some("completed")));
+    assert_eq!((&*source.role, source.result.as_deref()), ("source", Some("completed")));
     assert_eq!(source.figures.data_bytes, Some(4196));
     assert_eq!(source.figures.iterations, Some(2));
     assert_eq!(source.figures.dirty.map(|dirty| dirty.pages), Some(3));
@@ -255,7 +266,7 @@ fn a_loss_makes_states_unknown_and_sessions_inexact_until_told_again() {
     sample.devices.insert(SOURCE, sums);
     observer.sampled(&sample);
     observer.settled(7 * MS);
-    assert_eq!(observer.device_reports(7 * MS)[0].state, Some("pre_copy"));
+    assert_eq!(observer.device_reports(7 * MS)[0].state.as_deref(), Some("pre_copy"));
     // What is known: 2 to 3 ms, when it was last settled, and 6 to 7 ms.
     let shown = exposition(&observer);
     assert!(

@@ -10,7 +10,7 @@ use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
 use core::hint::black_box;
 use migscope_abi::{
-    ring::{DeviceSums, Lost, STATE_UNKNOWN},
+    ring::{DeviceSums, Lost, STATE_UNKNOWN, Stay},
     trace::Event,
 };
 
@@ -27,6 +27,9 @@ const START: DeviceSums = DeviceSums {
     pending_reads: 0,
     state: STATE_UNKNOWN,
     last_seen_ns: 0,
+    data_busy_ns: [0; 2],
+    query_busy_ns: 0,
+    stay: Stay::NONE,
 };
 
 /// What stands in a state record when the device has no sums.
@@ -39,7 +42,7 @@ pub(crate) fn update(
     event: Event,
     device: u64,
     change: impl FnOnce(&mut DeviceSums),
-) -> Option<*const DeviceSums> {
+) -> Option<*mut DeviceSums> {
     let entry = DEVICE_SUMS.get_ptr_mut(device).or_else(|| {
         // Another CPU may have made the entry meanwhile: whoever came first, it is found now.
         let _ = DEVICE_SUMS.insert(device, START, u64::from(BPF_NOEXIST));
@@ -55,7 +58,7 @@ pub(crate) fn update(
     let sums = unsafe { &mut *entry };
     change(sums);
     sums.last_seen_ns = now_ns();
-    Some(entry.cast_const())
+    Some(entry)
 }
 
 /// Adds to one of a row of counters; an index that is none adds nothing.

@@ -5,13 +5,14 @@ use super::{
     family::{Latencies, Numbers},
     number, seconds,
 };
+use crate::state::{Protocol, State};
 use crate::{
     device::{Device, Standing},
     event::StateChange,
     latency::CALL,
     session::report::{result, target},
 };
-use migscope_abi::state::{Cause, State};
+use migscope_abi::state::Cause;
 use prometheus::Registry;
 
 /// Families of devices.
@@ -25,7 +26,7 @@ pub struct DeviceFamilies {
 }
 
 /// What a device is. What is not known is empty, as Prometheus writes a label that is not there.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Info {
     /// Name of the bound driver.
     pub driver: String,
@@ -81,10 +82,10 @@ impl DeviceFamilies {
     }
 
     /// Shows what a device is.
-    pub fn describe(&self, device: &str, info: &Info) {
+    pub fn describe(&self, device: &str, protocol: Protocol, info: &Info) {
         self.info.forget(|[known, ..]| known == device);
         let Info { driver, iommu_group, vm, vm_uuid } = info;
-        self.info.set([device, driver, "region", iommu_group, vm, vm_uuid], 1.0);
+        self.info.set([device, driver, protocol.name(), iommu_group, vm, vm_uuid], 1.0);
     }
 
     /// Shows how a device stands.
@@ -92,8 +93,8 @@ impl DeviceFamilies {
         let name = device.key().to_string();
         match device.standing() {
             Standing::Unknown => self.state.forget(|[known, _]| *known == name),
-            Standing::Closed(_) => self.show_state(&name, None),
-            Standing::In(state, _) => self.show_state(&name, Some(state)),
+            Standing::Closed(_) => self.show_state(&name, device.protocol(), None),
+            Standing::In(state, _) => self.show_state(&name, device.protocol(), Some(state)),
         }
         for (state, ns) in device.stayed_ns() {
             self.state_seconds.set([&name, state.name()], seconds(ns));
@@ -104,8 +105,8 @@ impl DeviceFamilies {
         }
     }
 
-    fn show_state(&self, device: &str, present: Option<State>) {
-        for state in State::ALL {
+    fn show_state(&self, device: &str, protocol: Protocol, present: Option<State>) {
+        for state in protocol.states() {
             let value = if present == Some(state) { 1.0 } else { 0.0 };
             self.state.set([device, state.name()], value);
         }

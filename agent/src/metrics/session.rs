@@ -34,8 +34,10 @@ impl SessionFamilies {
             downtime: Latencies::histograms(
                 registry,
                 "vfio_migration_downtime_seconds",
-                "Downtime by part: stop (the write that stops the source), source (stopped until saved), destination \
-                 (resuming until running), total (source stops until destination runs, where both are seen).",
+                "Downtime by part: stop (the write that stops the source), final_dirty, final_data (the source's last queries \
+                 and data), source (all of these), load (the destination's driver takes data in), start (the write that starts \
+                 it), destination (resuming until running), transfer_gap (last data out until start), total (source stops \
+                 until destination runs); the last two where both ends are seen.",
                 ["part"],
                 MIGRATION,
             ),
@@ -63,21 +65,18 @@ impl SessionFamilies {
         self.duration.update([session.role.name()], |latency| {
             latency.record(at_ns.saturating_sub(session.began_ns));
         });
-        let downtime = session.downtime;
-        let parts = [
-            ("stop", downtime.stop_ns),
-            ("source", downtime.source_ns),
-            ("destination", downtime.destination_ns),
-        ];
-        for (part, ns) in parts {
+        for (part, ns) in session.downtime.parts() {
             if let Some(ns) = ns {
                 self.downtime.update([part], |latency| latency.record(ns));
             }
         }
     }
 
-    /// Counts the downtime of a migration whose two ends were seen, in nanoseconds.
-    pub fn downtime_total(&self, ns: u64) {
-        self.downtime.update(["total"], |latency| latency.record(ns));
+    /// Counts what is known of the downtime of a migration only where its two ends were seen, in nanoseconds.
+    pub fn downtime_between(&self, total_ns: u64, transfer_gap_ns: Option<u64>) {
+        self.downtime.update(["total"], |latency| latency.record(total_ns));
+        if let Some(ns) = transfer_gap_ns {
+            self.downtime.update(["transfer_gap"], |latency| latency.record(ns));
+        }
     }
 }

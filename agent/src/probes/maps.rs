@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The maps in which the probes add up. Names, keys and values are those of `ebpf/src/maps.rs`.
 
-use crate::sample::{Access, Sample};
+use crate::{
+    clock::monotonic_ns,
+    sample::{Access, Sample},
+};
 use aya::{
     Ebpf,
     maps::{
@@ -15,6 +18,7 @@ use migscope_abi::{
     ring::{AccessKey, DeviceSums, Lost, latency_series, lost_slot},
     trace::Event,
 };
+use std::collections::BTreeMap;
 
 /// Why a map could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,11 +90,9 @@ impl Maps {
     ///
     /// [`MapError::Read`]: then nothing is known, which is not the same as nothing being there.
     pub fn sample(&self) -> Result<Sample, MapError> {
-        let mut sample = Sample { seen: row("SEEN", &self.seen)?, ..Sample::default() };
-        for entry in self.device_sums.iter() {
-            let (device, sums) = entry.map_err(|error| MapError::Read("DEVICE_SUMS", error))?;
-            sample.devices.insert(DeviceKey(device), sums);
-        }
+        let at_ns = monotonic_ns();
+        let mut sample = Sample { at_ns, seen: row("SEEN", &self.seen)?, ..Sample::default() };
+        sample.devices = self.device_sums()?;
         for entry in self.accesses.iter() {
             let (key, counts) = entry.map_err(|error| MapError::Read("ACCESSES", error))?;
             sample.accesses.push(Access { key, count: total(&counts) });
@@ -116,6 +118,19 @@ impl Maps {
             }
         }
         Ok(sample)
+    }
+
+    /// Reads the sums of the devices alone.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Read`], as for [`Maps::sample`].
+    pub fn device_sums(&self) -> Result<BTreeMap<DeviceKey, DeviceSums>, MapError> {
+        let entries = self.device_sums.iter();
+        entries
+            .map(|entry| entry.map(|(device, sums)| (DeviceKey(device), sums)))
+            .collect::<Result<_, _>>()
+            .map_err(|error| MapError::Read("DEVICE_SUMS", error))
     }
 
     /// Drops what was added up for a device that is gone, so that the maps have room for others.

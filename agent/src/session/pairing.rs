@@ -12,7 +12,7 @@
 //! Either may end first. Two equal devices of one machine that move at the same time fit each other's counterparts; then the total
 //! is unknown. Across hosts it always is: the two clocks and the two agents know nothing of each other.
 
-use super::{End, Role, Session};
+use super::{End, Role, Session, Stamps};
 use migscope_abi::device::DeviceKey;
 
 /// Ended sessions that are kept because one under way may belong to them. More than a machine has devices.
@@ -34,6 +34,7 @@ struct Ended {
     /// A source's; a destination's is its end.
     stop_began_ns: u64,
     data_bytes: u64,
+    stamps: Stamps,
 }
 
 /// The two ends of one migration.
@@ -45,6 +46,9 @@ pub struct Pair {
     pub destination: u64,
     /// From the beginning of the source's stop until the destination ran, in nanoseconds.
     pub total_ns: u64,
+    /// From the source's last buffer until the write that starts the destination, in nanoseconds; unknown where the device had
+    /// nothing left to give when it stood.
+    pub transfer_gap_ns: Option<u64>,
 }
 
 impl Pairing {
@@ -109,6 +113,11 @@ impl Pairing {
                 source: source.session,
                 destination: destination.session,
                 total_ns: destination.ended_ns.saturating_sub(source.stop_began_ns),
+                transfer_gap_ns: source
+                    .stamps
+                    .last_buffer_ns
+                    .zip(destination.stamps.start_began_ns)
+                    .map(|(out_ns, start_ns)| start_ns.saturating_sub(out_ns)),
             })
         };
         self.sources.iter().filter_map(pair).collect()
@@ -129,6 +138,7 @@ impl Ended {
                 Role::Source => session.stop_began_ns()?,
                 Role::Destination => ended_ns,
             },
+            stamps: session.stamps(),
             data_bytes: session.figures().data_bytes.filter(|bytes| *bytes > 0)?,
         })
     }

@@ -4,23 +4,24 @@
 
 use super::{Downtime, Figures, Session};
 use crate::event::StateChange;
-use migscope_abi::state::{Cause, State};
-use serde::Serialize;
-use std::collections::BTreeMap;
+use crate::state::State;
+use migscope_abi::state::Cause;
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// One session, running or ended.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Number of the session in this agent.
     pub id: u64,
     /// The device, as sysfs writes it.
     pub device: String,
     /// `source` or `destination`.
-    pub role: &'static str,
+    pub role: Cow<'static, str>,
     /// The protocol by which it migrates.
-    pub protocol: &'static str,
+    pub protocol: Cow<'static, str>,
     /// How it ended; `null` while it runs.
-    pub result: Option<&'static str>,
+    pub result: Option<Cow<'static, str>>,
     /// Whether every record of it was seen.
     pub exact: bool,
     /// Process that began it.
@@ -37,7 +38,7 @@ pub struct Report {
     /// Rules that were broken; `null` when nobody watched for them.
     pub violations: Option<u64>,
     /// How long the device was in each state while the session lasted.
-    pub states_ns: BTreeMap<&'static str, u64>,
+    pub states_ns: BTreeMap<Cow<'static, str>, u64>,
     /// Changes of state, refused ones too.
     pub transitions: Vec<TransitionReport>,
     /// Changes past the number that is kept.
@@ -49,22 +50,22 @@ pub struct Report {
 }
 
 /// One change of state.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TransitionReport {
     /// When it was over.
     pub at_monotonic_ns: u64,
     /// How long it took.
     pub duration_ns: u64,
     /// The state before.
-    pub from: &'static str,
+    pub from: Cow<'static, str>,
     /// The state that was asked for, or `invalid`.
-    pub to: &'static str,
+    pub to: Cow<'static, str>,
     /// The state after.
-    pub now: &'static str,
+    pub now: Cow<'static, str>,
     /// `write`, `open`, `close`, `reset` or `failure`.
-    pub cause: &'static str,
+    pub cause: Cow<'static, str>,
     /// `ok` or `refused`.
-    pub result: &'static str,
+    pub result: Cow<'static, str>,
 }
 
 impl Report {
@@ -75,9 +76,9 @@ impl Report {
         Self {
             id: session.id,
             device: session.device.to_string(),
-            role: session.role.name(),
-            protocol: "region",
-            result: session.end.map(|(end, _)| end.name()),
+            role: session.role.name().into(),
+            protocol: session.protocol.name().into(),
+            result: session.end.map(|(end, _)| end.name().into()),
             exact: session.exact,
             pid: session.tgid,
             began_monotonic_ns: session.began_ns,
@@ -112,19 +113,19 @@ impl From<&StateChange> for TransitionReport {
         Self {
             at_monotonic_ns: change.at_ns,
             duration_ns: change.duration_ns,
-            from: change.from.name(),
-            to: target(change),
-            now: change.now.name(),
-            cause: change.cause.name(),
-            result: result(change),
+            from: change.from.name().into(),
+            to: target(change).into(),
+            now: change.now.name().into(),
+            cause: change.cause.name().into(),
+            result: result(change).into(),
         }
     }
 }
 
-fn states_ns(transitions: &[StateChange], until_ns: u64) -> BTreeMap<&'static str, u64> {
-    let mut stays: BTreeMap<&'static str, u64> = BTreeMap::new();
+fn states_ns(transitions: &[StateChange], until_ns: u64) -> BTreeMap<Cow<'static, str>, u64> {
+    let mut stays: BTreeMap<Cow<'static, str>, u64> = BTreeMap::new();
     let mut stay = |state: State, since_ns: u64, until_ns: u64| {
-        let total = stays.entry(state.name()).or_default();
+        let total = stays.entry(state.name().into()).or_default();
         *total = total.saturating_add(until_ns.saturating_sub(since_ns));
     };
     for pair in transitions.windows(2) {

@@ -90,6 +90,37 @@ pub struct DeviceSums {
     pub state: u64,
     /// `CLOCK_MONOTONIC` of the last record, in nanoseconds.
     pub last_seen_ns: u64,
+    /// Time that the driver spent staging or taking in buffers, in nanoseconds, by
+    /// [`DataDirection`](trace::DataDirection).
+    pub data_busy_ns: [u64; trace::DataDirection::COUNT],
+    /// Time that the driver spent answering dirty queries, in nanoseconds.
+    pub query_busy_ns: u64,
+    /// What happened since the device entered its present state.
+    pub stay: Stay,
+}
+
+/// What happened, and when, since a device entered the state that it is in. A state record carries the stay that it ends; the next
+/// one starts empty. Writing the state that holds already goes on with the same stay. This is what tells the parts of a downtime apart.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
+#[repr(C)]
+pub struct Stay {
+    /// When the first access began that moves device data (`data_offset`, either direction), `CLOCK_MONOTONIC` in nanoseconds;
+    /// 0 while there was none.
+    pub data_began_ns: u64,
+    /// When the last buffer was done; 0 while there was none.
+    pub data_ended_ns: u64,
+    /// When the first dirty query began; 0 while there was none.
+    pub query_began_ns: u64,
+    /// When the last dirty query was answered; 0 while there was none.
+    pub query_ended_ns: u64,
+}
+
+impl Stay {
+    /// Nothing has happened yet.
+    pub const NONE: Self =
+        Self { data_began_ns: 0, data_ended_ns: 0, query_began_ns: 0, query_ended_ns: 0 };
 }
 
 /// Ring record of the tracepoint `state`, with the device's sums as they were then.
@@ -178,8 +209,8 @@ pub const fn lost_slot(event: trace::Event, reason: Lost) -> u32 {
 const _: () = {
     assert!(Lost::COUNT == 3);
     assert!(size_of::<Header>() == 16);
-    assert!(size_of::<DeviceSums>() == 144);
-    assert!(size_of::<StateRecord>() == 200);
+    assert!(size_of::<DeviceSums>() == 200);
+    assert!(size_of::<StateRecord>() == 256);
     assert!(size_of::<DirtyQueryRecord>() == 80);
     assert!(size_of::<ErrorRecord>() == 72);
     assert!(size_of::<AccessKey>() == 16);

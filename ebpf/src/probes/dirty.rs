@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "ring entries are reached through raw pointers")]
 
 use crate::{
-    emit::{header, record, submit},
+    emit::{header, now_ns, record, submit},
     sums,
 };
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
@@ -23,6 +23,11 @@ fn dirty_query(ctx: RawTracePointContext) -> i32 {
         sums::add(&mut sums.dirty_queries, event.outcome, 1);
         sums.dirty_pages = sums.dirty_pages.wrapping_add(event.dirty_pages);
         sums.dirty_bytes = sums.dirty_bytes.wrapping_add(bytes);
+        sums.query_busy_ns = sums.query_busy_ns.wrapping_add(event.duration_ns);
+        sums.stay.query_ended_ns = now_ns();
+        if sums.stay.query_began_ns == 0 {
+            sums.stay.query_began_ns = sums.stay.query_ended_ns.saturating_sub(event.duration_ns);
+        }
     });
     submit::<DirtyQueryRecord>(&ctx, Event::DirtyQuery, Kind::DirtyQuery, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and both fields of it are written.

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "map values and ring entries are reached through raw pointers")]
 
 use crate::{
-    emit::{header, lost, record, submit},
+    emit::{header, lost, now_ns, record, submit},
     maps::{ACCESSES, LATENCY_BUCKETS, LATENCY_SUM_NS},
     sums,
 };
@@ -11,12 +11,12 @@ use aya_ebpf::{bindings::BPF_ANY, macros::raw_tracepoint, programs::RawTracePoin
 use migscope_abi::{
     latency::bucket,
     region::{Field, Op},
-    ring::{AccessKey, ErrorRecord, Kind, Lost, STATE_CLOSED, StateRecord, latency_series},
+    ring::{AccessKey, ErrorRecord, Kind, Lost, STATE_CLOSED, StateRecord, Stay, latency_series},
     state::Cause,
     trace::{self, Event},
 };
 
-/// A state change, with a copy of the device's sums at that moment.
+/// A state change, with a copy of the device's sums at that moment; a stay in a state ends with it.
 #[raw_tracepoint(tracepoint = "vfio_mediate_state")]
 fn state(ctx: RawTracePointContext) -> i32 {
     let Some(event) = record::<trace::State>(&ctx, Event::State) else {
@@ -38,6 +38,13 @@ fn state(ctx: RawTracePointContext) -> i32 {
             }
         }
     });
+    if let Some(device_sums) = device_sums
+        && event.result == 0
+        && event.from != event.now
+    {
+        // SAFETY: as above: a live value of the map that nothing else changes now.
+        unsafe { (&raw mut (*device_sums).stay).write(Stay::NONE) };
+    }
     0
 }
 
@@ -53,6 +60,9 @@ fn region_access(ctx: RawTracePointContext) -> i32 {
         if event.field == Field::PendingBytes as u32 && event.op == Op::Read as u32 && !refused {
             sums.pending_bytes = event.value;
             sums.pending_reads = sums.pending_reads.wrapping_add(1);
+        }
+        if event.field == Field::DataOffset as u32 && !refused && sums.stay.data_began_ns == 0 {
+            sums.stay.data_began_ns = now_ns().saturating_sub(event.duration_ns);
         }
     });
 
@@ -91,6 +101,8 @@ fn data(ctx: RawTracePointContext) -> i32 {
         sums.state = u64::from(event.state);
         sums::add(&mut sums.data_bytes, event.direction, event.bytes);
         sums::add(&mut sums.iterations, event.direction, 1);
+        sums::add(&mut sums.data_busy_ns, event.direction, event.duration_ns);
+        sums.stay.data_ended_ns = now_ns();
     });
     0
 }

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a session had moved at each moment: the points behind its plots and its estimates.
+//!
+//! ```text
+//!   sums of the device, ten times a second while a session runs ──▶ point ─┐
+//!   the copy of the sums in each record of a state change ────────▶ edge ──┴▶ at most 1024 points
+//! ```
+//!
+//! A migration may take hours, and what is kept of it is bounded: when the points are full, every other one goes and the least
+//! distance between two doubles. Edges, the points of state changes, stay: they are exact, and few ([`super::TRANSITIONS`]).
+
+use super::Figures;
+use crate::state::State;
+use serde::{Deserialize, Serialize};
+
+/// Most points that are kept.
+pub const LIMIT: usize = 1024;
+/// Least distance between two points to begin with, in nanoseconds: they are read this often.
+const SPACING_NS: u64 = 50_000_000;
+
+/// What a session had moved at one moment; what is unknown is `None`. Amounts count from the session's beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// When, `CLOCK_MONOTONIC` in nanoseconds.
+    pub at_monotonic_ns: u64,
+    /// The device's state from then on.
+    pub state: State,
+    /// Whether this point is a change of state.
+    pub edge: bool,
+    /// Device data moved in the session's direction, in bytes.
+    pub data_bytes: Option<u64>,
+    /// Buffers that it came in.
+    pub iterations: Option<u64>,
+    /// What was still pending, as last told, in bytes.
+    pub pending_bytes: Option<u64>,
+    /// Memory reported dirty, in bytes.
+    pub dirty_bytes: Option<u64>,
+    /// Bytes that the device wrote to memory.
+    pub dma_to_memory_bytes: Option<u64>,
+}
+
+impl Point {
+    /// The point that `figures` make.
+    pub fn new(at_monotonic_ns: u64, state: State, edge: bool, figures: &Figures) -> Self {
+        Self {
+            at_monotonic_ns,
+            state,
+            edge,
+            data_bytes: figures.data_bytes,
+            iterations: figures.iterations,
+            pending_bytes: figures.pending_bytes,
+            dirty_bytes: figures.dirty.map(|account| account.bytes),
+            dma_to_memory_bytes: figures.dma_to_memory_bytes,
+        }
+    }
+}
+
+/// The points of one session, in the order of time.
+#[derive(Clone, Debug)]
+pub struct Timeline {
+    points: Vec<Point>,
+    spacing_ns: u64,
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self { points: Vec::new(), spacing_ns: SPACING_NS }
+    }
+}
+
+impl Timeline {
+    /// The points.
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// Adds a point. One that comes too soon after the last is left out, unless it is an edge; one that lies before the last is
+    /// left out too: sums are read later than the records that overtook them.
+    pub fn push(&mut self, point: Point) {
+        if let Some(last) = self.points.last() {
+            let too_soon =
+                point.at_monotonic_ns < last.at_monotonic_ns.saturating_add(self.spacing_ns);
+            let earlier = point.at_monotonic_ns < last.at_monotonic_ns;
+            if earlier || (too_soon && !point.edge) {
+                return;
+            }
+        }
+        if self.points.len() >= LIMIT {
+            self.thin_out();
+        }
+        if self.points.len() < LIMIT {
+            self.points.push(point);
+        }
+    }
+
+    fn thin_out(&mut self) {
+        self.spacing_ns = self.spacing_ns.saturating_mul(2);
+        let mut keep = true;
+        self.points.retain(|point| {
+            keep = !keep;
+            point.edge || keep
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn point(at_ns: u64, edge: bool) -> Point {
+        Point {
+            at_monotonic_ns: at_ns,
+            state: State::PreCopy,
+            edge,
+            data_bytes: Some(at_ns),
+            iterations: None,
+            pending_bytes: None,
+            dirty_bytes: None,
+            dma_to_memory_bytes: None,
+        }
+    }
+
+    #[test]
+    fn a_long_session_keeps_its_whole_length_and_all_edges() {
+        let mut timeline = Timeline::default();
+        for step in 0..100_000_u64 {
+            timeline.push(point(step * SPACING_NS, step % 10_000 == 0));
+        }
+        let points = timeline.points();
+        assert!(points.len() <= LIMIT && points.len() >= LIMIT / 4, "{}", points.len());
+        assert_eq!(points.iter().filter(|point| point.edge).count(), 10);
+        let last = points.last().expect("some").at_monotonic_ns;
+        assert!(last > 98_000 * SPACING_NS, "{last}");
+    }
+
+    proptest! {
+        #[test]
+        fn points_stay_in_order_and_bounded(
+            steps in proptest::collection::vec((0_u64..1 << 33, any::<bool>()), 0..3000),
+        ) {
+            let mut timeline = Timeline::default();
+            for (at_ns, edge) in steps {
+                timeline.push(point(at_ns, edge));
+            }
+            let points = timeline.points();
+            prop_assert!(points.len() <= LIMIT);
+            prop_assert!(points.windows(2).all(|pair| pair[0].at_monotonic_ns <= pair[1].at_monotonic_ns));
+        }
+    }
+}

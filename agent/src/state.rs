@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The states of a device, of all migration protocols.
+//!
+//! ```text
+//!   region protocol                       VFIO v2 adds
+//!   stopped  running  pre_copy            running_p2p    running, but starts no peer-to-peer DMA
+//!   stop_and_copy  resuming  error        pre_copy_p2p   the same while state is saved
+//! ```
+//!
+//! What a protocol calls a state is its own; what migscope calls it is the same for all (`enum vfio_device_mig_state` in
+//! `include/uapi/linux/vfio.h`, without the prefix; `STOP` is `stopped`, `STOP_COPY` is `stop_and_copy`).
+
+use migscope_abi::state as region;
+use serde::{Deserialize, Serialize};
+
+/// A state that a device can be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Neither runs nor migrates.
+    Stopped,
+    /// Runs; the state after open and after reset.
+    Running,
+    /// Stands still while the rest of its state is saved.
+    StopAndCopy,
+    /// Runs while state is saved.
+    PreCopy,
+    /// Takes state in.
+    Resuming,
+    /// Runs, but starts no DMA to another device.
+    RunningP2p,
+    /// Runs while state is saved, but starts no DMA to another device.
+    PreCopyP2p,
+    /// The device's state is lost; only a reset leaves it.
+    Error,
+}
+
+impl State {
+    /// How many states there are.
+    pub const COUNT: usize = 8;
+    /// All of them.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Stopped,
+        Self::Running,
+        Self::StopAndCopy,
+        Self::PreCopy,
+        Self::Resuming,
+        Self::RunningP2p,
+        Self::PreCopyP2p,
+        Self::Error,
+    ];
+
+    /// The value of the label `state`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Running => "running",
+            Self::StopAndCopy => "stop_and_copy",
+            Self::PreCopy => "pre_copy",
+            Self::Resuming => "resuming",
+            Self::RunningP2p => "running_p2p",
+            Self::PreCopyP2p => "pre_copy_p2p",
+            Self::Error => "error",
+        }
+    }
+
+    /// Whether the machine that the device belongs to runs with it. In the P2P states the device runs, but a VMM enters them only
+    /// once its vCPUs stand (QEMU, `vfio_vmstate_change_prepare`): they belong to the downtime.
+    pub const fn is_running(self) -> bool {
+        matches!(self, Self::Running | Self::PreCopy)
+    }
+
+    /// Whether state is being saved.
+    pub const fn is_saving(self) -> bool {
+        matches!(self, Self::PreCopy | Self::PreCopyP2p | Self::StopAndCopy)
+    }
+}
+
+impl From<region::State> for State {
+    fn from(state: region::State) -> Self {
+        match state {
+            region::State::Stopped => Self::Stopped,
+            region::State::Running => Self::Running,
+            region::State::StopAndCopy => Self::StopAndCopy,
+            region::State::PreCopy => Self::PreCopy,
+            region::State::Resuming => Self::Resuming,
+            region::State::Error => Self::Error,
+        }
+    }
+}
+
+/// By which protocol a device migrates.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// The migration region (RFC of 2019, Linux 5.8 to 5.17).
+    #[default]
+    Region,
+    /// `VFIO_DEVICE_FEATURE_MIGRATION` (Linux 5.18 and later).
+    V2,
+}
+
+impl Protocol {
+    /// The value of the label `protocol`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Region => "region",
+            Self::V2 => "v2",
+        }
+    }
+
+    /// The states that a device of this protocol can be in.
+    pub fn states(self) -> impl Iterator<Item = State> {
+        State::ALL.into_iter().filter(move |state| match state {
+            State::RunningP2p | State::PreCopyP2p => self == Self::V2,
+            _ => true,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_region_protocol_and_migscope_call_a_state_the_same() {
+        for state in region::State::ALL {
+            let ours = State::from(state);
+            assert_eq!(ours.name(), state.name());
+            assert_eq!(ours.is_running(), state.is_running());
+            assert_eq!(ours.is_saving(), state.is_saving());
+            assert!(Protocol::Region.states().any(|offered| offered == ours));
+        }
+        assert_eq!(Protocol::Region.states().count(), region::State::COUNT);
+        assert_eq!(Protocol::V2.states().count(), State::COUNT);
+    }
+}
