@@ -57,6 +57,8 @@ pub struct Observer {
     losses: Losses,
     /// When the loss counters were last read, and the window of the last loss.
     losses_read_ns: u64,
+    /// Up to when all records were taken in.
+    settled_ns: u64,
     loss_window: Option<RangeInclusive<u64>>,
 }
 
@@ -104,6 +106,7 @@ impl Observer {
             standing: Standing::new(),
             losses: Losses::default(),
             losses_read_ns: 0,
+            settled_ns: 0,
             loss_window: None,
         }
     }
@@ -230,8 +233,13 @@ impl Observer {
         let watched = self.watched(change.device);
         let other_process = watched.device.tgid() != Some(change.tgid);
         watched.device.changed(change);
+        let nameless = watched.tracker.current().filter(|s| s.tgid.is_none()).map(|s| s.id);
         let ended = watched.tracker.advance(change, &mut next_session, coverage);
-        let begun = watched.tracker.current().filter(|session| session.id >= first_new).cloned();
+        let begun = watched
+            .tracker
+            .current()
+            .filter(|session| session.id >= first_new || Some(session.id) == nameless)
+            .cloned();
         if let (Some(session), Some(window)) = (watched.tracker.current_mut(), &loss_window) {
             session.lost(window);
         }
@@ -253,7 +261,7 @@ impl Observer {
     fn session_began(&mut self, session: &Session) {
         self.machines.began(session);
         if let Some(watched) = self.devices.get(&session.device) {
-            self.machines.described(session.tgid, &watched.info);
+            self.machines.described(session, &watched.info);
         }
     }
 
@@ -299,6 +307,7 @@ impl Observer {
     /// All records up to `now_ns` (`CLOCK_MONOTONIC`, nanoseconds) have been taken in: until then the devices stand as they do.
     pub fn settled(&mut self, now_ns: u64) {
         self.feed(|| Input::Settled(now_ns));
+        self.settled_ns = now_ns;
         for watched in self.devices.values_mut() {
             watched.device.settle(now_ns);
             self.metrics.device.show(&watched.device);
@@ -333,11 +342,23 @@ impl Observer {
     }
 
     fn device_sampled(&mut self, device: DeviceKey, sums: DeviceSums, at_ns: u64) {
+        let (settled_ns, coverage) = (self.settled_ns, self.coverage);
+        let mut next_session = self.next_session;
         let watched = self.watched(device);
         watched.device.sampled(sums);
         if let Some(session) = watched.tracker.current_mut() {
             session.sampled(sums, at_ns);
+            return;
         }
+        // The sums tell of a migration, and whatever record began it would have been taken in by now: it began before the probes.
+        if let DeviceStanding::In(state, since_ns) = watched.device.standing()
+            && since_ns < settled_ns
+            && coverage.state
+            && watched.tracker.found(device, state, sums, at_ns, &mut next_session, coverage)
+        {
+            info!(%device, state = state.name(), "a migration was found under way");
+        }
+        self.next_session = next_session;
     }
 
     /// Takes in what the probes cost.
@@ -451,7 +472,7 @@ impl Observer {
             return;
         };
         if let Some(session) = watched.tracker.current() {
-            self.machines.described(session.tgid, &info);
+            self.machines.described(session, &info);
         }
         let protocol = watched.device.protocol();
         self.metrics.device.describe(&key.to_string(), protocol, &info);

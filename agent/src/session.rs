@@ -120,12 +120,15 @@ pub struct Session {
     pub device: DeviceKey,
     /// Which end.
     pub role: Role,
-    /// Process that began it.
-    pub tgid: u32,
+    /// Process that began it; unknown while no change of state of it was seen.
+    pub tgid: Option<u32>,
     /// By which protocol the device migrates.
     pub protocol: Protocol,
-    /// `CLOCK_MONOTONIC` when the change of state that began it began, in nanoseconds.
+    /// `CLOCK_MONOTONIC` when the change of state that began it began, in nanoseconds; where that was not seen, when the agent
+    /// first saw it under way.
     pub began_ns: u64,
+    /// Whether its beginning was seen. What was moved before is in none of its figures.
+    pub seen_from_start: bool,
     /// How and when (`CLOCK_MONOTONIC`, nanoseconds) it ended.
     pub end: Option<(End, u64)>,
     /// Whether nothing of it was lost and it was seen from its beginning.
@@ -200,6 +203,11 @@ impl Session {
         }
     }
 
+    /// When the state that began it had been entered (`CLOCK_MONOTONIC`, nanoseconds), if that was seen.
+    pub fn entered_ns(&self) -> Option<u64> {
+        self.transitions.first().filter(|_| self.seen_from_start).map(|entered| entered.at_ns)
+    }
+
     /// When the source's device began to stop (`CLOCK_MONOTONIC`, nanoseconds).
     pub fn stop_began_ns(&self) -> Option<u64> {
         self.stop_began_ns
@@ -259,6 +267,7 @@ impl Session {
             return;
         }
         self.state = change.now;
+        self.tgid = self.tgid.or(Some(change.tgid));
         self.last = change.sums;
         self.exact &= change.sums.is_some();
         self.left(change);
@@ -329,7 +338,7 @@ impl Session {
             }
             Role::Destination if end == End::Completed => {
                 self.downtime.destination_ns =
-                    self.transitions.first().map(|entered| at_ns.saturating_sub(entered.at_ns));
+                    self.entered_ns().map(|entered_ns| at_ns.saturating_sub(entered_ns));
             }
             Role::Source | Role::Destination => {}
         }
@@ -402,6 +411,53 @@ impl Tracker {
         Some(session)
     }
 
+    /// The device was found in `state`, in the middle of a session whose beginning nobody saw. Gives whether one was begun.
+    pub fn found(
+        &mut self,
+        device: DeviceKey,
+        state: State,
+        sums: DeviceSums,
+        at_ns: u64,
+        next_id: &mut u64,
+        coverage: Coverage,
+    ) -> bool {
+        let role = match state {
+            State::PreCopy | State::PreCopyP2p | State::StopAndCopy => Role::Source,
+            State::Resuming => Role::Destination,
+            State::Stopped | State::Running | State::RunningP2p | State::Error => return false,
+        };
+        if self.current.is_some() {
+            return false;
+        }
+        let mut session = Session {
+            id: *next_id,
+            device,
+            role,
+            tgid: None,
+            protocol: Protocol::Region,
+            began_ns: at_ns,
+            seen_from_start: false,
+            end: None,
+            exact: false,
+            transitions: Vec::new(),
+            transitions_left_out: 0,
+            violations: 0,
+            timeline: Timeline::default(),
+            coverage,
+            downtime: Downtime::default(),
+            peer: None,
+            state,
+            stop_began_ns: None,
+            stamps: Stamps::default(),
+            base: Some(sums),
+            last: Some(sums),
+        };
+        *next_id += 1;
+        session.note(at_ns, true);
+        self.current = Some(session);
+        true
+    }
+
     fn begin(
         &self,
         change: &StateChange,
@@ -419,12 +475,13 @@ impl Tracker {
             id,
             device: change.device,
             role,
-            tgid: change.tgid,
+            tgid: Some(change.tgid),
             protocol: change.protocol,
             began_ns: change.began_ns(),
             end: None,
             // One that was under way when the agent came lacks its first part.
             exact: !change.from.is_saving() && change.sums.is_some(),
+            seen_from_start: !change.from.is_saving(),
             transitions: vec![change.clone()],
             transitions_left_out: 0,
             violations: 0,

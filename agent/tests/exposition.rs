@@ -337,3 +337,37 @@ fn the_series_of_a_closed_device_end_after_a_while() {
     assert!(text.contains("0000:00:11.0"), "{text}");
     assert_eq!(observer.session_reports(60 * MS).len(), 2, "what happened stays told");
 }
+
+#[test]
+fn a_migration_under_way_is_found_by_the_sums_and_has_no_more_than_was_seen() {
+    let mut observer = observer();
+    observer.probes(attached());
+    observer.losses(losses(0), MS);
+    let sums = |at_ns, bytes| {
+        let data_bytes = [bytes, 0];
+        let sums =
+            DeviceSums { state: 3, data_bytes, last_seen_ns: at_ns, ..DeviceSums::default() };
+        Sample { at_ns, devices: [(SOURCE, sums)].into(), ..Sample::default() }
+    };
+    observer.sampled(&sums(2 * MS, 100));
+    assert!(observer.session_reports(2 * MS).is_empty(), "its first record may still come");
+    observer.settled(3 * MS);
+    observer.sampled(&sums(4 * MS, 150));
+    observer.sampled(&sums(5 * MS, 400));
+    let report = &observer.session_reports(6 * MS)[0];
+    assert_eq!((&*report.role, report.exact, report.seen_from_start), ("source", false, false));
+    assert_eq!((report.pid, report.figures.data_bytes), (None, Some(250)));
+    assert!(observer.migrations().is_empty(), "whose it is, nobody told");
+
+    let end = DeviceSums { data_bytes: [500, 0], ..DeviceSums::default() };
+    observer.events(&[
+        change(SOURCE, State::PreCopy, State::StopAndCopy, 8 * MS, end),
+        change(SOURCE, State::StopAndCopy, State::Stopped, 9 * MS, end),
+    ]);
+    let report = &observer.session_reports(9 * MS)[0];
+    assert_eq!(report.result.as_deref(), Some("completed"));
+    assert_eq!((report.exact, report.pid), (false, Some(0)));
+    assert_eq!(report.downtime.stop_ns, Some(20_000), "the stop was seen");
+    assert_eq!(observer.migrations().len(), 1);
+    assert!(!observer.migrations()[0].exact);
+}

@@ -69,6 +69,9 @@ struct Running {
 impl Machines {
     /// A session has begun.
     pub fn began(&mut self, session: &Session) {
+        let Some(pid) = session.tgid else {
+            return; // which machine's it is will be told by its first change of state
+        };
         if let Some(running) = self.of(session) {
             if running.migration.sessions.len() < DEVICES {
                 running.migration.sessions.push(session.id);
@@ -79,7 +82,7 @@ impl Machines {
         self.last_id += 1;
         let migration = Migration {
             id: self.last_id,
-            pid: session.tgid,
+            pid,
             vm: None,
             vm_uuid: None,
             role: session.role.name().into(),
@@ -87,7 +90,7 @@ impl Machines {
             began_monotonic_ns: session.began_ns,
             ended_monotonic_ns: None,
             result: None,
-            exact: true,
+            exact: session.seen_from_start,
             data_bytes: Some(0),
             downtime_ns: None,
         };
@@ -95,8 +98,11 @@ impl Machines {
         self.running.push(Running { migration, open, worst: None, stop_began_ns: None });
     }
 
-    /// A process was found to be this machine.
-    pub fn described(&mut self, pid: u32, info: &Info) {
+    /// The process of a session was found to be this machine.
+    pub fn described(&mut self, session: &Session, info: &Info) {
+        let Some(pid) = session.tgid else {
+            return;
+        };
         let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         for running in self.running.iter_mut().filter(|running| running.migration.pid == pid) {
             let Migration { vm, vm_uuid, .. } = &mut running.migration;
@@ -121,7 +127,7 @@ impl Machines {
         migration.data_bytes = migration.data_bytes.zip(moved).map(|(a, b)| a.saturating_add(b));
         let stopped_ns = match session.role {
             Role::Source => session.stop_began_ns(),
-            Role::Destination => session.transitions.first().map(|entered| entered.at_ns),
+            Role::Destination => session.entered_ns(),
         };
         running.stop_began_ns = match (running.stop_began_ns, stopped_ns) {
             (Some(first), Some(this)) => Some(first.min(this)),
@@ -158,8 +164,12 @@ impl Machines {
 
     /// The migration that the session is or would be a part of.
     fn of(&mut self, session: &Session) -> Option<&mut Running> {
+        let pid = session.tgid?;
         self.running.iter_mut().find(|Running { migration, .. }| {
-            migration.pid == session.tgid && migration.role == session.role.name()
+            migration.pid == pid && migration.role == session.role.name()
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,9 +24,11 @@ pub struct Report {
     pub result: Option<Cow<'static, str>>,
     /// Whether every record of it was seen.
     pub exact: bool,
-    /// Process that began it.
-    pub pid: u32,
-    /// When it began.
+    /// Process that began it; `null` while unknown.
+    pub pid: Option<u32>,
+    /// Whether its beginning was seen; if not, its figures count from when the agent saw it first.
+    pub seen_from_start: bool,
+    /// When it began, or was first seen.
     pub began_monotonic_ns: u64,
     /// When it ended; `null` while it runs.
     pub ended_monotonic_ns: Option<u64>,
@@ -81,6 +83,7 @@ impl Report {
             result: session.end.map(|(end, _)| end.name().into()),
             exact: session.exact,
             pid: session.tgid,
+            seen_from_start: session.seen_from_start,
             began_monotonic_ns: session.began_ns,
             ended_monotonic_ns: ended_ns,
             duration_ns: until_ns.saturating_sub(session.began_ns),
