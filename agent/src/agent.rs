@@ -1,60 +1,97 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `migscope agent`: the exporter as a whole.
+//!
+//! ```text
+//!   with what it was started with      web configuration read, sockets bound
+//!   confined                           sampler thread started, which alone keeps capabilities
+//!   without capabilities               two threads that serve; signals; the service manager
+//! ```
+//!
+//! The order is the point: see [`crate::privilege`].
 
 use crate::{
-    host::Paths,
+    clock::monotonic_ns,
+    config::{Change, ConfigError, Settings},
     http,
+    latency::{interval_log::LogError, schedule::Logger},
+    logging::Logging,
     metrics::Metrics,
     observer::Observer,
-    probes::object,
-    sampler::{Sampler, Shared},
+    privilege::{Confined, Holder, Mode, PrivilegeError, confine, give_up_all},
+    probes::{attach::chain, object},
+    record::{self, Existing, Options, RecordError, Recording},
+    sampler::{Sampler, Shared, lock},
+    service::{Manager, Pulse},
+    web::{
+        gate::Gate,
+        listener::{self, Bound, ListenError},
+        live::{Live, WebConfigError},
+        serve::Server,
+    },
 };
 use prometheus::{Registry, process_collector::ProcessCollector};
 use std::{
     io,
-    net::SocketAddr,
+    path::Path,
     sync::{Arc, Mutex},
+    thread,
     time::Duration,
 };
 use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    time::timeout,
+    runtime::Builder,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{oneshot, watch},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// How long requests under way may take to end once the agent is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
+/// How often it is looked whether the probes were tried, until they were.
+const TRIED: Duration = Duration::from_millis(20);
+/// How often the service manager is told how things stand, when that has changed.
+const STATUS: Duration = Duration::from_secs(2);
+/// As good as never, for a watchdog that is not there.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads the settings again, from the same sources.
+pub type Reread = Box<dyn Fn() -> Result<Settings, ConfigError> + Send>;
 
 /// How the agent is to run.
-#[derive(Clone, Debug)]
 pub struct Config {
-    /// Where it listens.
-    pub listen_address: SocketAddr,
-    /// Path of the metrics, with its slash.
-    pub telemetry_path: String,
-    /// Where the kernel's files are.
-    pub paths: Paths,
-    /// How long the series of a closed device are kept.
-    pub keep: Duration,
+    /// The settings.
+    pub settings: Settings,
+    /// For SIGHUP.
+    pub reread: Reread,
+    /// The log, whose level can be changed.
+    pub logging: Logging,
 }
 
 /// Why the agent could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// Somebody else listens there.
-    #[error(
-        "{0} is in use: another agent may be running there; stop it, or choose another port with \
-         --web.listen-address"
-    )]
-    AddressInUse(SocketAddr),
-    /// Listening failed for another reason.
-    #[error("failed to listen on {0}; choose another address with --web.listen-address")]
-    Listen(SocketAddr, #[source] io::Error),
-    /// A signal's handler could not be installed, or the listener failed.
+    /// There is no socket to listen on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The web configuration cannot be used.
+    #[error(transparent)]
+    WebConfig(#[from] WebConfigError),
+    /// The latency log could not be begun.
+    #[error("failed to begin the latency log; choose another file with --latency.log")]
+    LatencyLog(#[source] LogError),
+    /// Privileges could not be given up.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// A thread, a signal's handler or a listener could not be set up.
     #[error("failed to serve")]
     Serve(#[source] io::Error),
+    /// The recording could not be begun.
+    #[error("failed to begin recording; see --record.dir")]
+    Record(#[source] RecordError),
+    /// The probes are no longer read.
+    #[error("the thread that reads the probes has ended; the log says why")]
+    Sampler,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -62,58 +99,273 @@ pub enum AgentError {
 /// # Errors
 ///
 /// [`AgentError`]. Missing probes are none: the agent runs without them and says so.
-pub async fn run(config: Config) -> Result<(), AgentError> {
-    let address = config.listen_address;
-    let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => AgentError::AddressInUse(address),
-        _ => AgentError::Listen(address, error),
-    })?;
-    let bound = listener.local_addr().map_err(AgentError::Serve)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Serve)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Serve)?;
+pub fn run(config: Config) -> Result<(), AgentError> {
+    let Config { settings, reread, logging } = config;
+    let live = Arc::new(Live::start(settings.web_config.clone())?);
+    let bound = listener::bind(&settings.listen_addresses, settings.systemd_socket)?;
+    if object::EMBEDDED.is_none() {
+        warn!("this binary was built without probes: it will show nothing but itself");
+    }
+    let mode = settings.privileges;
+    if mode != Mode::Keep {
+        let Confined { landlock, seccomp } =
+            confine(bound.iter().filter_map(Bound::folder), settings.written_folders())?;
+        info!(landlock, %seccomp, "confined");
+    }
 
     let registry = Registry::new();
     registry
         .register(Box::new(ProcessCollector::for_self()))
         .expect("nothing else is called process_*");
     let metrics = Arc::new(Metrics::new(registry));
-    let observer: Shared = Arc::new(Mutex::new(Observer::new(config.paths, metrics)));
-
-    if object::EMBEDDED.is_none() {
-        warn!("this binary was built without probes: it will show nothing but itself");
-    }
-    let (stop, stopped) = watch::channel(false);
-    let sampler = Sampler::new(Arc::clone(&observer), object::EMBEDDED, config.keep);
-    let sampler = tokio::spawn(sampler.run(stopped.clone()));
-    let router = http::router(observer, &config.telemetry_path);
-    let mut server_stopped = stopped;
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        // An error means that the sender is gone, which is a stop as well.
-        let _ = server_stopped.changed().await;
+    let latency_log = settings.latency_log.as_deref();
+    let latency_log = latency_log
+        .map(|path| Logger::begin(path, Arc::clone(&metrics)))
+        .transpose()
+        .map_err(AgentError::LatencyLog)?;
+    let mut observer = Observer::new(settings.paths.clone(), metrics);
+    observer.set_downtime_budget(nanoseconds(settings.downtime_budget));
+    let recording = settings.record_dir.as_deref().map(|folder| {
+        let (writer, recording) = record::start(recording_in(folder, &settings))?;
+        observer.tap(Box::new(writer));
+        Ok(recording)
     });
-    let mut server = tokio::spawn(server.into_future());
-    info!(address = %bound, metrics = %format!("http://{bound}{}", config.telemetry_path), "listening");
+    let recording = recording.transpose().map_err(AgentError::Record)?;
+    let observer: Shared = Arc::new(Mutex::new(observer));
+    let (stop, stopped) = watch::channel(false);
+    let (keep, kept) = watch::channel(settings.keep);
+    let pulse = Pulse::default();
+    let sampler = Sampler::new(
+        Arc::clone(&observer),
+        object::EMBEDDED,
+        kept,
+        Holder::new(mode),
+        pulse.clone(),
+    );
+    let (tell, sampler_ended) = oneshot::channel();
+    start_sampler(sampler, stopped.clone(), tell).map_err(AgentError::Serve)?;
+    if mode != Mode::Keep {
+        give_up_all()?;
+    }
 
-    let signal = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        served = &mut server => {
-            let error = match served {
-                Ok(Err(error)) => error,
-                Ok(Ok(())) => io::Error::other("the server stopped by itself"),
-                Err(panicked) => io::Error::other(panicked),
-            };
-            return Err(AgentError::Serve(error));
-        }
-    };
-    info!(signal, "stopping");
-    stop.send_replace(true);
-    if timeout(GRACE, server).await.is_err() {
-        warn!("requests under way were cut off");
+    // One thread would do; with two, an answer that is long in the making holds up no other.
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(AgentError::Serve)?;
+    let agent = Agent { settings, reread, logging, live, observer, keep, pulse, stop, stopped };
+    let served = runtime.block_on(agent.serve(bound, latency_log, recording, sampler_ended));
+    // What is still being verified or written then is nobody's any more.
+    runtime.shutdown_background();
+    served
+}
+
+/// Older files that the agent keeps of its recording.
+const OLDER: u32 = 3;
+
+/// How the agent records into `folder`.
+fn recording_in(folder: &Path, settings: &Settings) -> Options {
+    Options {
+        path: folder.join("agent.migscope"),
+        max_bytes: settings.record_max_bytes / u64::from(OLDER + 1),
+        older: OLDER,
+        existing: Existing::Keep,
+        paths: settings.paths.clone(),
     }
-    if let Err(error) = sampler.await {
-        warn!(%error, "the last records were not read");
-    }
-    info!("stopped");
+}
+
+/// The thread that has the privileges. It is started by a thread that has them, and before all others.
+fn start_sampler(
+    sampler: Sampler,
+    stopped: watch::Receiver<bool>,
+    tell: oneshot::Sender<Result<(), PrivilegeError>>,
+) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("sampler".into()).spawn(move || {
+        let ended = runtime.block_on(sampler.run(stopped));
+        // Nobody listens when the agent has failed for another reason.
+        let _ = tell.send(ended);
+    })?;
     Ok(())
+}
+
+struct Agent {
+    settings: Settings,
+    reread: Reread,
+    logging: Logging,
+    live: Arc<Live>,
+    observer: Shared,
+    keep: watch::Sender<Duration>,
+    pulse: Pulse,
+    stop: watch::Sender<bool>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Agent {
+    async fn serve(
+        mut self,
+        bound: Vec<Bound>,
+        latency_log: Option<Logger>,
+        recording: Option<Recording>,
+        mut sampler_ended: oneshot::Receiver<Result<(), PrivilegeError>>,
+    ) -> Result<(), AgentError> {
+        let mut signals = Signals::new().map_err(AgentError::Serve)?;
+        let mut servers = self.start_servers(bound).map_err(AgentError::Serve)?;
+        let every = self.settings.latency_log_interval;
+        let latency_log =
+            latency_log.map(|logger| tokio::spawn(logger.run(every, self.stopped.clone())));
+        let mut manager = Manager::new(self.pulse.clone());
+        let mut ready = false;
+        let mut tried = ticks(TRIED);
+        let mut status = ticks(STATUS);
+        let mut feed = ticks(Manager::feeding_time().unwrap_or(NEVER));
+        feed.reset();
+        let signal = loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    "SIGHUP" => {
+                        manager.reloading();
+                        self.reload();
+                        manager.ready(&self.status());
+                    }
+                    signal => break signal,
+                },
+                _ = tried.tick(), if !ready => {
+                    ready = !lock(&self.observer).standing().is_empty();
+                    if ready {
+                        manager.ready(&self.status());
+                    }
+                }
+                _ = status.tick(), if ready => manager.status(self.status()),
+                _ = feed.tick() => manager.feed(),
+                ended = &mut sampler_ended => return Err(match ended {
+                    Ok(Err(error)) => AgentError::Privilege(error),
+                    Ok(Ok(())) | Err(_) => AgentError::Sampler,
+                }),
+            }
+        };
+        info!(signal, "stopping");
+        manager.stopping();
+        self.stop.send_replace(true);
+        let all = async { while servers.join_next().await.is_some() {} };
+        if timeout(GRACE, all).await.is_err() {
+            warn!("requests under way were cut off");
+        }
+        match sampler_ended.await {
+            Ok(Ok(())) => info!("stopped"),
+            Ok(Err(error)) => return Err(AgentError::Privilege(error)),
+            Err(_) => warn!("the last records were not read"),
+        }
+        drop(lock(&self.observer).untap());
+        // Why a recording failed was said when it did; the agent did its work all the same.
+        if let Some(Ok(summary)) = recording.map(Recording::finish) {
+            let file = summary.path.display();
+            info!(%file, dropped = summary.dropped, "the recording is complete");
+        }
+        if let Some(logger) = latency_log
+            && let Ok(Some(mut logger)) = logger.await
+        {
+            logger.end_interval();
+        }
+        Ok(())
+    }
+
+    fn start_servers(&self, bound: Vec<Bound>) -> io::Result<JoinSet<()>> {
+        let path = self.settings.telemetry_path.as_str();
+        let router = http::router(Arc::clone(&self.observer), path, self.stopped.clone());
+        let gate = Gate::new(Arc::clone(&self.live), router, self.settings.max_requests);
+        let server = Arc::new(Server::new(Arc::clone(&self.live), gate));
+        let current = self.live.current();
+        let (tls, passwords) = (current.tls.is_some(), !current.users.is_empty());
+        let mut servers = JoinSet::new();
+        for bound in bound {
+            let listener = bound.into_listener()?;
+            let address = listener.address();
+            let metrics = listener.origin(tls).map(|origin| format!("{origin}{path}"));
+            servers.spawn(Arc::clone(&server).serve(listener, self.stopped.clone()));
+            info!(address, metrics, tls, passwords, "listening");
+        }
+        Ok(servers)
+    }
+
+    /// Reads all configuration again. What cannot be used changes nothing; what cannot be changed while running is named.
+    fn reload(&mut self) {
+        info!("SIGHUP: the configuration is read again");
+        match (self.reread)() {
+            Ok(new) => {
+                for change in self.settings.changes(&new) {
+                    match change {
+                        Change::Now(key) => info!(key, "a setting has changed"),
+                        Change::Restart(key) => {
+                            warn!(
+                                key,
+                                "a setting has changed that needs a restart: it does not hold yet"
+                            );
+                        }
+                    }
+                }
+                self.settings.log_level = new.log_level;
+                self.settings.keep = new.keep;
+                self.logging.set_level(new.log_level);
+                self.settings.downtime_budget = new.downtime_budget;
+                self.keep.send_replace(new.keep);
+                lock(&self.observer).set_downtime_budget(nanoseconds(new.downtime_budget));
+            }
+            Err(error) => error!(
+                error = chain(&error),
+                "the new configuration cannot be used: the old one goes on holding"
+            ),
+        }
+        // It logs what it finds wrong.
+        let _ = self.live.reload();
+    }
+
+    fn status(&self) -> String {
+        let observer = lock(&self.observer);
+        let standing = observer.standing();
+        let attached = standing.values().filter(|attached| attached.is_ok()).count();
+        let devices = observer.device_reports(monotonic_ns());
+        let migrating = devices.iter().filter(|device| device.session.is_some()).count();
+        format!(
+            "{attached} of {} probes attached, {} devices seen, {migrating} migrating",
+            standing.len(),
+            devices.len()
+        )
+    }
+}
+
+/// A duration as the observer counts; one that is longer than 584 years is that long.
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
 }

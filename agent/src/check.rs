@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `migscope check`: what this host can show, and for each thing that it cannot, why and what would mend it.
 //!
-//! A probe is tried, not guessed: it is loaded, attached and detached again.
+//! A probe is tried, not guessed: it is loaded, attached and detached again. The rest is read below the two folders of
+//! [`Paths`], and explains what the probes found.
+
+mod finding;
+mod kernel;
+mod vfio;
+
+pub use finding::Finding;
 
 use crate::{
-    host::{Paths, kernel},
+    host::Paths,
     probes::{
         Standing, all_missing,
         attach::{Missing, attach},
@@ -19,55 +26,36 @@ use std::fmt;
 pub struct Findings {
     /// Whether everything that is needed is there.
     pub complete: bool,
-    /// What the host offers.
+    /// What that comes to.
+    pub verdict: Verdict,
+    /// What the kernel offers.
     pub host: Vec<Finding>,
+    /// What VFIO there is.
+    pub vfio: Vec<Finding>,
     /// What can be watched.
     pub probes: Vec<Finding>,
 }
 
-/// One thing, there or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What was looked for.
-    pub name: String,
-    /// Whether it is there.
-    pub available: bool,
-    /// Whether anything is lost without it.
-    pub needed: bool,
-    /// What was found.
-    pub detail: Option<String>,
-    /// Why it is not there.
-    pub why: Option<String>,
-    /// What would mend it.
-    pub remedy: Option<String>,
+/// What the findings come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Everything that is needed is there.
+    Complete,
+    /// Something is missing: a probe, or something that is needed.
+    Degraded,
+    /// No probe can work: nothing will be seen.
+    Useless,
 }
 
-impl Finding {
-    fn present(name: &str, detail: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            available: true,
-            needed: true,
-            detail: Some(detail.into()),
-            why: None,
-            remedy: None,
+impl Verdict {
+    /// The exit status of `migscope check`.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Complete => 0,
+            Self::Degraded => 1,
+            Self::Useless => 2,
         }
-    }
-
-    fn absent(name: &str, missing: Missing) -> Self {
-        let Missing { why, remedy } = missing;
-        Self {
-            name: name.into(),
-            available: false,
-            needed: true,
-            detail: None,
-            why: Some(why),
-            remedy: Some(remedy),
-        }
-    }
-
-    fn optional(self) -> Self {
-        Self { needed: false, ..self }
     }
 }
 
@@ -86,8 +74,7 @@ pub fn check(paths: &Paths, object: Option<&[u8]>) -> Findings {
 
 /// Puts together what was found.
 fn findings(paths: &Paths, standing: &Standing) -> Findings {
-    let host =
-        vec![kernel_release(), privilege(paths), lockdown(paths), btf(paths), tracepoints(paths)];
+    let (host, vfio) = (kernel::findings(paths), vfio::findings(paths));
     let probe = |(event, attached): (&migscope_abi::trace::Event, &Result<(), Missing>)| {
         let name = event.name();
         match attached {
@@ -96,132 +83,35 @@ fn findings(paths: &Paths, standing: &Standing) -> Findings {
         }
     };
     let probes: Vec<_> = standing.iter().map(probe).collect();
-    let complete = host.iter().chain(&probes).all(|finding| finding.available || !finding.needed);
-    Findings { complete, host, probes }
-}
-
-fn kernel_release() -> Finding {
-    let release = kernel::release();
-    if kernel::is_new_enough(&release) {
-        Finding::present("kernel", release)
+    let mut all = host.iter().chain(&vfio).chain(&probes);
+    let complete = all.all(|finding| finding.available || !finding.needed);
+    let verdict = if complete {
+        Verdict::Complete
+    } else if probes.iter().any(|probe| probe.available) {
+        Verdict::Degraded
     } else {
-        Finding::absent(
-            "kernel",
-            Missing {
-                why: format!("Linux {release} has no BPF ring buffers"),
-                remedy: "use Linux 5.8 or later".into(),
-            },
-        )
-    }
-}
-
-fn privilege(paths: &Paths) -> Finding {
-    match kernel::may_load(paths) {
-        Some(true) => Finding::present("privilege", "this process may load BPF programs"),
-        Some(false) => Finding::absent(
-            "privilege",
-            Missing {
-                why: "this process has neither CAP_SYS_ADMIN nor CAP_BPF with CAP_PERFMON".into(),
-                remedy: "run it as root, or give it CAP_BPF and CAP_PERFMON".into(),
-            },
-        ),
-        None => Finding::absent(
-            "privilege",
-            Missing {
-                why: format!(
-                    "the capabilities of this process cannot be read below {}",
-                    paths.procfs.display()
-                ),
-                remedy: "name procfs with --path.procfs".into(),
-            },
-        )
-        .optional(),
-    }
-}
-
-fn lockdown(paths: &Paths) -> Finding {
-    match kernel::lockdown(paths).as_deref() {
-        Some("confidentiality") => Finding::absent(
-            "lockdown",
-            Missing {
-                why: "kernel lockdown is \"confidentiality\": programs may not read kernel memory"
-                    .into(),
-                remedy: "boot without it, or with lockdown=integrity".into(),
-            },
-        ),
-        Some(mode) => Finding::present("lockdown", mode),
-        None => Finding::present("lockdown", "none"),
-    }
-}
-
-fn btf(paths: &Paths) -> Finding {
-    if kernel::has_btf(paths) {
-        Finding::present("btf", "the kernel tells its types")
-    } else {
-        Finding::absent(
-            "btf",
-            Missing {
-                why: "there is no /sys/kernel/btf/vmlinux".into(),
-                remedy: "use a kernel built with CONFIG_DEBUG_INFO_BTF; today's probes do without"
-                    .into(),
-            },
-        )
-    }
-    .optional()
-}
-
-fn tracepoints(paths: &Paths) -> Finding {
-    match kernel::tracepoints(paths) {
-        Some(names) if !names.is_empty() => Finding::present("tracepoints", names.join(", ")),
-        Some(_) => Finding::absent(
-            "tracepoints",
-            Missing {
-                why: "tracefs shows no events of vfio_mediate".into(),
-                remedy: "load the module: modprobe vfio_mediate".into(),
-            },
-        ),
-        None => Finding::absent(
-            "tracepoints",
-            Missing {
-                why: "tracefs cannot be read".into(),
-                remedy: "mount it at /sys/kernel/tracing; the probes do without".into(),
-            },
-        ),
-    }
-    // Only the attempt to attach is the proof, and that is made for each probe.
-    .optional()
+        Verdict::Useless
+    };
+    Findings { complete, verdict, host, vfio, probes }
 }
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (title, findings) in [("Host", &self.host), ("Probes", &self.probes)] {
+        let parts = [("Host", &self.host), ("VFIO", &self.vfio), ("Probes", &self.probes)];
+        for (title, findings) in parts {
             writeln!(f, "{title}")?;
             for finding in findings {
                 writeln!(f, "{finding}")?;
             }
         }
-        let verdict = if self.complete {
-            "Everything that is needed is there."
-        } else {
-            "Not everything can be shown; what is missing is missing in the metrics, not zero."
+        let verdict = match self.verdict {
+            Verdict::Complete => "Everything that is needed is there.",
+            Verdict::Degraded => {
+                "Not everything can be shown; what is missing is missing in the metrics, not zero."
+            }
+            Verdict::Useless => "No probe can work here: nothing can be shown.",
         };
         writeln!(f, "{verdict}")
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = match (self.available, self.needed) {
-            (true, _) => "yes",
-            (false, true) => "NO ",
-            (false, false) => "no ",
-        };
-        write!(f, "  {mark}  {:<14} ", self.name)?;
-        match (&self.detail, &self.why, &self.remedy) {
-            (Some(detail), ..) => write!(f, "{detail}"),
-            (None, Some(why), Some(remedy)) => write!(f, "{why}\n{:22}mend: {remedy}", ""),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -256,9 +146,13 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("self")).expect("made");
         std::fs::write(folder.path().join("self/status"), "CapEff:\tffffffffff\n")
             .expect("written");
+        for name in ["class/misc/vfio", "kernel/iommu_groups/0"] {
+            std::fs::create_dir_all(folder.path().join(name)).expect("made");
+        }
         let standing = Event::ALL.into_iter().map(|event| (event, Ok(()))).collect();
         let findings = findings(&paths, &standing);
         assert!(findings.complete, "{findings}");
+        assert_eq!(findings.verdict.exit_code(), 0);
         assert!(findings.host.iter().any(|finding| !finding.available), "{findings}");
     }
 
@@ -267,8 +161,13 @@ mod tests {
         let (_folder, paths) = bare_host();
         let missing = Missing { why: "why".into(), remedy: "remedy".into() };
         let mut standing: Standing = Event::ALL.into_iter().map(|event| (event, Ok(()))).collect();
-        standing.insert(Event::Dma, Err(missing));
-        assert!(!findings(&paths, &standing).complete);
+        standing.insert(Event::Dma, Err(missing.clone()));
+        let degraded = findings(&paths, &standing);
+        assert!(!degraded.complete);
+        assert_eq!(degraded.verdict.exit_code(), 1);
+        let useless = findings(&paths, &all_missing(&missing));
+        assert_eq!(useless.verdict.exit_code(), 2);
+        assert!(useless.to_string().contains("No probe can work"), "{useless}");
     }
 
     #[test]
@@ -276,6 +175,8 @@ mod tests {
         let (_folder, paths) = bare_host();
         let json = serde_json::to_value(check(&paths, None)).expect("plain data");
         assert_eq!(json["complete"], false);
+        assert_eq!(json["verdict"], "useless");
+        assert!(json["vfio"][0]["why"].is_string());
         assert_eq!(json["probes"][0]["name"], "state");
         assert_eq!(json["probes"][0]["available"], false);
         assert!(json["probes"][0]["remedy"].is_string());

@@ -8,9 +8,14 @@ use crate::state::{Protocol, State};
 use migscope_abi::{
     device::DeviceKey,
     dirty::Outcome,
-    ring::{DeviceSums, DirtyQueryRecord, ErrorRecord, Header, Kind, STATE_CLOSED, StateRecord},
+    region::Field,
+    ring::{
+        ConductCounts as ConductCountsRecord, ConductRecord, DeviceSums, DirtyQueryRecord,
+        ErrorRecord, Header, Kind, STATE_CLOSED, StateRecord,
+    },
     rule::Rule,
     state::{Cause, State as RegionState},
+    watch::conduct::Conduct as ConductRule,
 };
 use zerocopy::FromBytes;
 
@@ -23,6 +28,10 @@ pub enum Event {
     DirtyQuery(DirtyQuery),
     /// It refused something.
     Violation(Violation),
+    /// A rule of conduct was broken.
+    Conduct(Conduct),
+    /// How often rules of conduct were broken in the session that may end now.
+    ConductCounts(ConductCounts),
 }
 
 /// A change of state, or a refused one.
@@ -99,6 +108,38 @@ pub struct Violation {
     pub rule: Rule,
     /// The device's state, which did not change.
     pub state: State,
+    /// What was accessed; `None` for a field of a newer driver.
+    pub field: Option<Field>,
+    /// The value that was written; 0 for a read.
+    pub value: u64,
+}
+
+/// A rule of conduct that was broken. Not every time has an event, see [`ConductRecord`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conduct {
+    /// Which device.
+    pub device: DeviceKey,
+    /// `CLOCK_MONOTONIC`, in nanoseconds.
+    pub at_ns: u64,
+    /// The rule that was broken.
+    pub rule: ConductRule,
+    /// How often it was broken in this session, this time included.
+    pub count: u64,
+    /// The device's state after it; `None` for what is no state, which a driver may accept.
+    pub state: Option<State>,
+    /// What was accessed; `None` for a field of a newer driver.
+    pub field: Option<Field>,
+    /// The register's value, read or written, or the state that was asked for; 0 for a window and for a refused access.
+    pub value: u64,
+}
+
+/// How often each rule of conduct was broken since the session began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConductCounts {
+    /// Which device.
+    pub device: DeviceKey,
+    /// The counts, by [`ConductRule::index`].
+    pub counts: [u64; ConductRule::COUNT],
 }
 
 /// A record that cannot be understood.
@@ -122,6 +163,9 @@ pub enum BadRecord {
     /// A number that names no rule.
     #[error("{0} is no rule")]
     Rule(u32),
+    /// A number that names no rule of conduct.
+    #[error("{0} is no rule of conduct")]
+    Conduct(u32),
 }
 
 /// Reads one record. Bytes past the end of what this agent knows are new fields, which it leaves alone.
@@ -135,6 +179,11 @@ pub fn parse(bytes: &[u8]) -> Result<Event, BadRecord> {
         Kind::State => state_change(&prefix(bytes)?).map(Event::State),
         Kind::DirtyQuery => dirty_query(&prefix(bytes)?).map(Event::DirtyQuery),
         Kind::Error => violation(&prefix(bytes)?).map(Event::Violation),
+        Kind::Conduct => conduct(&prefix(bytes)?).map(Event::Conduct),
+        Kind::ConductCounts => {
+            let ConductCountsRecord { device, counts, .. } = prefix(bytes)?;
+            Ok(Event::ConductCounts(ConductCounts { device: DeviceKey(device), counts }))
+        }
     }
 }
 
@@ -190,6 +239,20 @@ fn violation(record: &ErrorRecord) -> Result<Violation, BadRecord> {
         at_ns: header.monotonic_ns,
         rule: Rule::try_from(event.rule).map_err(BadRecord::Rule)?,
         state: region_state(event.state)?,
+        field: Field::try_from(event.field).ok(),
+        value: event.value,
+    })
+}
+
+fn conduct(record: &ConductRecord) -> Result<Conduct, BadRecord> {
+    Ok(Conduct {
+        device: DeviceKey(record.device),
+        at_ns: record.header.monotonic_ns,
+        rule: ConductRule::try_from(record.rule).map_err(BadRecord::Conduct)?,
+        count: record.count,
+        state: region_state(record.state).ok(),
+        field: Field::try_from(record.field).ok(),
+        value: record.value,
     })
 }
 
@@ -267,6 +330,26 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_rule_of_conduct_is_read_whole_and_one_that_is_none_is_named() {
+        let mut record = ConductRecord {
+            header: Header { monotonic_ns: 7, kind: Kind::Conduct as u32, tgid: 1 },
+            device: 3,
+            offset: 0x18,
+            value: 9,
+            count: 4,
+            rule: ConductRule::PendingWithoutData as u32,
+            state: 5,
+            field: Field::DataSize as u32,
+            op: 0,
+        };
+        let Ok(Event::Conduct(conduct)) = parse(record.as_bytes()) else { panic!("{record:?}") };
+        assert_eq!((conduct.rule, conduct.count), (ConductRule::PendingWithoutData, 4));
+        assert_eq!((conduct.state, conduct.field), (None, Some(Field::DataSize)));
+        record.rule = 0;
+        assert_eq!(parse(record.as_bytes()), Err(BadRecord::Conduct(0)));
+    }
+
+    #[test]
     fn a_longer_record_is_one_of_a_newer_probe() {
         let mut bytes = record().as_bytes().to_vec();
         bytes.extend([0xff; 24]);
@@ -286,7 +369,7 @@ mod tests {
 
         #[test]
         fn no_bytes_behind_a_good_head_make_it_panic(
-            kind in 1_u32..=3,
+            kind in 1_u32..=5,
             tail in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             let header = Header { monotonic_ns: 1, kind, tgid: 1 };

@@ -6,13 +6,14 @@
 pub mod device;
 pub mod kernel;
 pub mod process;
+pub mod vfio;
 
 use crate::{feed::Describe, metrics::Info};
 use migscope_abi::device::DeviceKey;
 use std::path::PathBuf;
 
 /// Where the kernel's files are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     /// sysfs, normally `/sys`.
     pub sysfs: PathBuf,

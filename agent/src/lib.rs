@@ -10,9 +10,11 @@
 //! - [`probes`]: the eBPF programs, loaded, attached and read; [`sampler`] does that in time
 //! - [`event`], [`sample`]: what comes from them; [`feed`]: both together, as it is taken in, recorded and played
 //! - [`observer`]: puts it together, into [`device`]s, [`session`]s, [`dirty`] pages and [`latency`] distributions
-//! - [`metrics`], [`http`]: what Prometheus and people see
+//! - [`record`]: the feed in a file; [`report`]: what such a file tells
+//! - [`metrics`], [`http`]: what Prometheus and people see; [`web`]: who may see it, and over what
 //! - [`host`], [`check`]: what this host can show, and what it cannot
-//! - [`agent`]: the exporter as a whole; [`args`]: the command line
+//! - [`agent`]: the exporter as a whole; [`service`]: as a service of systemd; [`privilege`]: what it may do, and gives up
+//! - [`args`], [`config`], [`logging`]: how it is to run, by the command line and a file
 //!
 //! Words: a *device* is a VFIO device, a *session* is one migration of one device, an *iteration* is one buffer of device data.
 //! The agent only observes: it writes to no device. What it does not know it does not show.
@@ -21,6 +23,8 @@ pub mod agent;
 pub mod args;
 pub mod check;
 pub mod clock;
+pub mod config;
+pub mod convergence;
 pub mod device;
 pub mod dirty;
 pub mod event;
@@ -28,11 +32,18 @@ pub mod feed;
 pub mod host;
 pub mod http;
 pub mod latency;
+pub mod logging;
 pub mod metrics;
 pub mod observer;
+pub mod privilege;
 pub mod probes;
+pub mod record;
+pub mod report;
 pub mod sample;
 pub mod sampler;
+pub mod service;
 pub mod session;
 pub mod snapshot;
 pub mod state;
+pub mod top;
+pub mod web;

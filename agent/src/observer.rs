@@ -15,18 +15,24 @@
 //! kept and each new session compared with it. The states of all devices become unknown, until a record or their sums tell them.
 
 use crate::{
+    convergence::{DEFAULT_DOWNTIME_BUDGET_NS, DestinationFacts, Reason, Verdict},
     device::{Device, Standing as DeviceStanding},
+    dirty::Source,
     event::{BadRecord, Event, StateChange},
     feed::{Describe, Input, Tap},
-    metrics::{Info, Metrics},
+    metrics::{Convergence, ConvergenceFamilies, Info, Metrics},
     probes::{Standing, stats::ProgramCost},
     sample::{Losses, Sample},
     session::{
-        Coverage, Session, Tracker,
+        Coverage, Role, Session, Tracker,
+        conduct::Violations,
+        experience::Experience,
         machine::{Machines, Migration},
+        outlook::Surroundings,
         pairing::{Pair, Pairing},
         report::Report,
     },
+    state::State,
 };
 use migscope_abi::{device::DeviceKey, ring::DeviceSums, trace};
 use serde::{Deserialize, Serialize};
@@ -38,6 +44,9 @@ use std::{
     time::Duration,
 };
 use tracing::{info, warn};
+
+/// Over what time the throughput of a destination is taken, which nothing is estimated of.
+const RATE_WINDOW_NS: u64 = 2_000_000_000;
 
 /// Ended sessions that are kept for `/api/v1/sessions`.
 const HISTORY: usize = 128;
@@ -51,6 +60,8 @@ pub struct Observer {
     history: VecDeque<Session>,
     pairing: Pairing,
     machines: Machines,
+    experience: Experience,
+    downtime_budget_ns: u64,
     next_session: u64,
     coverage: Coverage,
     standing: Standing,
@@ -66,6 +77,12 @@ struct Watched {
     device: Device,
     tracker: Tracker,
     info: Info,
+}
+
+impl Watched {
+    fn new(key: DeviceKey) -> Self {
+        Self { device: Device::new(key), tracker: Tracker::default(), info: Info::default() }
+    }
 }
 
 /// A device as `/api/v1/devices` gives it; what is unknown is `null`.
@@ -101,6 +118,8 @@ impl Observer {
             history: VecDeque::new(),
             pairing: Pairing::default(),
             machines: Machines::default(),
+            experience: Experience::default(),
+            downtime_budget_ns: DEFAULT_DOWNTIME_BUDGET_NS,
             next_session: 1,
             coverage: Coverage::default(),
             standing: Standing::new(),
@@ -117,6 +136,11 @@ impl Observer {
             tap.take(&Input::Probes(self.standing.clone()));
         }
         tap.take(&Input::Losses(self.losses, self.losses_read_ns));
+        let sums = |(key, watched): (&DeviceKey, &Watched)| Some((*key, *watched.device.sums()?));
+        let sums: BTreeMap<_, _> = self.devices.iter().filter_map(sums).collect();
+        if !sums.is_empty() {
+            tap.take(&Input::Sums(self.losses_read_ns, sums));
+        }
         for (key, watched) in &self.devices {
             tap.take(&Input::Info(*key, watched.info.clone()));
         }
@@ -132,6 +156,11 @@ impl Observer {
         if let Some(tap) = &mut self.tap {
             tap.take(&input());
         }
+    }
+
+    /// Takes `downtime_budget_ns` for what VMMs allow; QEMU's default holds otherwise.
+    pub fn set_downtime_budget(&mut self, downtime_budget_ns: u64) {
+        self.downtime_budget_ns = downtime_budget_ns;
     }
 
     /// Takes in which probes are there.
@@ -182,6 +211,7 @@ impl Observer {
         let window = self.losses_read_ns..=now_ns;
         for watched in self.devices.values_mut() {
             watched.device.lost();
+            self.metrics.device.show(&watched.device);
             if let Some(session) = watched.tracker.current_mut() {
                 session.lost(&window);
             }
@@ -209,15 +239,30 @@ impl Observer {
             self.feed(|| Input::Event(event.clone()));
             match event {
                 Event::State(change) => self.state_changed(change),
-                Event::DirtyQuery(query) => self.metrics.dirty.queried(query),
-                Event::Violation(violation) => {
-                    self.metrics.region.violated(violation);
-                    let watched = self.watched(violation.device);
-                    if let Some(session) = watched.tracker.current_mut() {
-                        session.violations = session.violations.saturating_add(1);
+                Event::DirtyQuery(query) => {
+                    self.metrics.dirty.queried(query);
+                    if let Some(session) = self.watched(query.device).tracker.current_mut() {
+                        session.outlook.queried(query);
                     }
                 }
+                Event::Violation(violation) => {
+                    self.metrics.region.violated(violation);
+                    self.broken(violation.device, |broken| broken.refused(violation));
+                }
+                Event::Conduct(conduct) => {
+                    self.broken(conduct.device, |broken| broken.observed(conduct));
+                }
+                Event::ConductCounts(counts) => {
+                    self.broken(counts.device, |broken| broken.counted(counts));
+                }
             }
+        }
+    }
+
+    /// Notes a broken rule in the session that is under way.
+    fn broken(&mut self, device: DeviceKey, note: impl FnOnce(&mut Violations)) {
+        if let Some(session) = self.watched(device).tracker.current_mut() {
+            note(&mut session.violations);
         }
     }
 
@@ -256,6 +301,13 @@ impl Observer {
         if let Some(session) = begun {
             self.session_began(&session);
         }
+        self.show_device(change.device);
+    }
+
+    fn show_device(&self, key: DeviceKey) {
+        if let Some(watched) = self.devices.get(&key) {
+            self.metrics.device.show(&watched.device);
+        }
     }
 
     fn session_began(&mut self, session: &Session) {
@@ -267,6 +319,9 @@ impl Observer {
 
     fn session_ended(&mut self, session: Session) {
         self.metrics.session.ended(&session);
+        if let Some(watched) = self.devices.get(&session.device) {
+            self.experience.learn(&watched.info.driver, &session);
+        }
         info!(
             device = %session.device,
             role = session.role.name(),
@@ -290,7 +345,7 @@ impl Observer {
             self.history.pop_front();
         }
         for Pair { source, destination, total_ns, transfer_gap_ns } in pairs {
-            self.metrics.session.downtime_between(total_ns, transfer_gap_ns);
+            self.metrics.session.downtime_between(total_ns, transfer_gap_ns, source);
             for session in &mut self.history {
                 let peer = match session.id {
                     id if id == source => destination,
@@ -304,13 +359,13 @@ impl Observer {
         }
     }
 
-    /// All records up to `now_ns` (`CLOCK_MONOTONIC`, nanoseconds) have been taken in: until then the devices stand as they do.
+    /// All records up to `now_ns` (`CLOCK_MONOTONIC`, nanoseconds) have been taken in: until then the devices stand as they do. The
+    /// time in their states is shown with the next sample: after each reading of the ring would be fifty times a second, for all.
     pub fn settled(&mut self, now_ns: u64) {
         self.feed(|| Input::Settled(now_ns));
         self.settled_ns = now_ns;
         for watched in self.devices.values_mut() {
             watched.device.settle(now_ns);
-            self.metrics.device.show(&watched.device);
         }
     }
 
@@ -323,6 +378,8 @@ impl Observer {
         for (device, sums) in &sample.devices {
             self.device_sampled(*device, *sums, sample.at_ns);
         }
+        self.look_ahead(sample.at_ns);
+        self.show_convergence();
         for watched in self.devices.values() {
             self.metrics.device.show(&watched.device);
         }
@@ -334,6 +391,65 @@ impl Observer {
         for (device, sums) in devices {
             self.device_sampled(*device, *sums, at_ns);
         }
+        self.look_ahead(at_ns);
+    }
+
+    /// Follows from what is known at `at_ns` what is to come of the sources under way.
+    fn look_ahead(&mut self, at_ns: u64) {
+        let loading = self.loading();
+        let Self { devices, experience, downtime_budget_ns, .. } = self;
+        let sources = devices.values().filter_map(|watched| watched.tracker.current());
+        let alone = sources.filter(|session| session.role == Role::Source).count() == 1;
+        for Watched { tracker, info, .. } in devices.values_mut() {
+            let Some(session) = tracker.current_mut() else {
+                continue;
+            };
+            let seen = experience.of(&info.driver);
+            let destination = loading.filter(|_| alone).map(|(busy_ns, window_ns, loaded)| {
+                let sent = session.figures().data_bytes;
+                let backlog_bytes =
+                    sent.zip(loaded).map(|(sent, loaded)| sent.saturating_sub(loaded));
+                DestinationFacts { busy_ns, window_ns, backlog_bytes, load_ns: seen.start_ns }
+            });
+            let around = Surroundings {
+                downtime_budget_ns: *downtime_budget_ns,
+                transitions_ns: seen.transitions_ns,
+                // Without a destination in sight, what an earlier one took to start is still worth something.
+                destination: destination.or(seen.start_ns.map(|load_ns| DestinationFacts {
+                    load_ns: Some(load_ns),
+                    ..DestinationFacts::default()
+                })),
+            };
+            session.look_ahead(at_ns, &around);
+        }
+    }
+
+    /// Shows how the migrations under way go; of those that have ended, what is to come is nothing.
+    fn show_convergence(&self) {
+        for watched in self.devices.values() {
+            let device = watched.device.key().to_string();
+            let Some(session) = watched.tracker.current() else {
+                let in_error =
+                    matches!(watched.device.standing(), DeviceStanding::In(State::Error, _));
+                let blocked = in_error.then_some(&[Reason::DeviceError][..]);
+                let shown = Convergence { blocked, ..Convergence::default() };
+                self.metrics.convergence.show(&device, &shown);
+                continue;
+            };
+            show_session(&self.metrics.convergence, &device, session);
+        }
+    }
+
+    /// Of the only destination under way on this host, if there is just one: how long its driver was busy, since when, and what it has
+    /// taken in. With one source as well they belong together as far as anybody can tell.
+    fn loading(&self) -> Option<(u64, u64, Option<u64>)> {
+        let running = self.devices.values().filter_map(|watched| watched.tracker.current());
+        let mut destinations = running.filter(|session| session.role == Role::Destination);
+        let session = destinations.next().filter(|_| destinations.next().is_none())?;
+        let last = session.timeline.points().last()?;
+        let window_ns = last.at_monotonic_ns.saturating_sub(session.began_ns);
+        let figures = session.figures();
+        Some((figures.data_busy_ns?, window_ns, figures.data_bytes))
     }
 
     /// Whether a session is under way.
@@ -446,12 +562,7 @@ impl Observer {
     fn watched(&mut self, key: DeviceKey) -> &mut Watched {
         let known = self.devices.contains_key(&key);
         if !known {
-            let watched = Watched {
-                device: Device::new(key),
-                tracker: Tracker::default(),
-                info: Info::default(),
-            };
-            self.devices.insert(key, watched);
+            self.devices.insert(key, Watched::new(key));
             self.describe(key);
         }
         self.devices.get_mut(&key).expect("inserted above")
@@ -465,12 +576,10 @@ impl Observer {
         }
     }
 
-    /// Takes in what a device is and who has it open.
+    /// Takes in what a device is and who has it open. In a feed that begins in the middle this is the first that is heard of it.
     pub fn described(&mut self, key: DeviceKey, info: Info) {
         self.feed(|| Input::Info(key, info.clone()));
-        let Some(watched) = self.devices.get_mut(&key) else {
-            return;
-        };
+        let watched = self.devices.entry(key).or_insert_with(|| Watched::new(key));
         if let Some(session) = watched.tracker.current() {
             self.machines.described(session, &info);
         }
@@ -478,4 +587,41 @@ impl Observer {
         self.metrics.device.describe(&key.to_string(), protocol, &info);
         watched.info = info;
     }
+}
+
+/// Shows how a session under way goes.
+fn show_session(families: &ConvergenceFamilies, device: &str, session: &Session) {
+    let memory_dirty = session.outlook.memory_dirty();
+    let dirty_rates = memory_dirty
+        .map(|rate| (Source::Region, rate.bytes_per_second, Duration::from_nanos(rate.window_ns)));
+    let Some(assessment) = session.outlook.assessment() else {
+        let direction = match session.role {
+            Role::Source => trace::DataDirection::Save,
+            Role::Destination => trace::DataDirection::Resume,
+        };
+        let rate = session.timeline.data_rate(RATE_WINDOW_NS).map(|rate| (direction, rate));
+        let shown = Convergence {
+            throughput: rate.as_slice(),
+            dirty_rates: dirty_rates.as_slice(),
+            ..Convergence::default()
+        };
+        families.show(device, &shown);
+        return;
+    };
+    let throughput =
+        assessment.throughput.map(|rate| (trace::DataDirection::Save, rate.bytes_per_second));
+    let shown = Convergence {
+        throughput: throughput.as_slice(),
+        dirty_rates: dirty_rates.as_slice(),
+        converging: match assessment.verdict {
+            Verdict::Converging => Some(true),
+            Verdict::NotConverging => Some(false),
+            Verdict::Unknown => None,
+        },
+        ratio: assessment.ratio,
+        blocked: Some(&assessment.blocked),
+        remaining: assessment.remaining.map(|band| Duration::from_nanos(band.expected_ns)),
+        downtime: assessment.downtime.map(|band| Duration::from_nanos(band.expected_ns)),
+    };
+    families.show(device, &shown);
 }

@@ -5,6 +5,7 @@ use migscope_abi::{
     device::DeviceKey,
     ring::{AccessKey, DeviceSums, Lost},
     trace::Event,
+    watch::conduct::Conduct,
 };
 use std::collections::BTreeMap;
 
@@ -20,8 +21,12 @@ pub struct Sample {
     pub devices: BTreeMap<DeviceKey, DeviceSums>,
     /// Accesses to the regions' fields.
     pub accesses: Vec<Access>,
+    /// How often each rule of conduct was broken, by [`Conduct::index`]. Only devices of which a record was seen are here.
+    pub conduct: BTreeMap<DeviceKey, [u64; Conduct::COUNT]>,
     /// Durations of accesses: counts by bucket of `migscope_abi::latency`, and their sum in nanoseconds.
     pub latencies: BTreeMap<LatencySeries, (Vec<u64>, u64)>,
+    /// How many entries the maps that grow have room for, by name; what the kernel does not tell is not in it.
+    pub capacities: BTreeMap<&'static str, u32>,
     /// Records of tracepoints that the probes read, by [`Event`].
     pub seen: [u64; Event::COUNT],
 }

@@ -15,6 +15,7 @@
 use crate::{
     clock::monotonic_ns,
     observer::Observer,
+    privilege::{Holder, Mode, PrivilegeError},
     probes::{
         Standing, all_missing,
         attach::{Missing, attach},
@@ -25,16 +26,19 @@ use crate::{
         stats::{RunStats, skipped_runs},
     },
     sample::Losses,
+    service::Pulse,
 };
 use aya::Ebpf;
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::Duration,
 };
 use tokio::{
     io::unix::AsyncFd,
+    runtime::{Handle, RuntimeFlavor},
     sync::watch,
+    task::block_in_place,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{debug, error, info, warn};
@@ -57,16 +61,29 @@ const BATCHES: usize = 16;
 pub type Shared = Arc<Mutex<Observer>>;
 
 /// Access to what is known.
+///
+/// Who waits here waits with a whole thread, and that thread may be the one that looks for requests. So it hands its other duties
+/// on first: a scrape, which does not need the observer, is not to stand behind a page that does.
 pub fn lock(observer: &Shared) -> MutexGuard<'_, Observer> {
     // A thread that died in between may have left a count short; to show nothing any more would be worse.
-    observer.lock().unwrap_or_else(PoisonError::into_inner)
+    let wait = || observer.lock().unwrap_or_else(PoisonError::into_inner);
+    let hands_on = Handle::try_current()
+        .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+    match observer.try_lock() {
+        Ok(guard) => guard,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) if hands_on => block_in_place(wait),
+        Err(TryLockError::WouldBlock) => wait(),
+    }
 }
 
 /// Loads, attaches and reads the probes.
 pub struct Sampler {
     observer: Shared,
     object: Option<&'static [u8]>,
-    keep: Duration,
+    keep: watch::Receiver<Duration>,
+    privileges: Holder,
+    pulse: Pulse,
     probes: Option<Probes>,
     /// Why the probes could not be loaded, when that was last tried.
     missing: Option<Missing>,
@@ -85,12 +102,32 @@ struct Probes {
 
 impl Sampler {
     /// A sampler for the probes in `object`. Series of closed devices are kept for `keep`.
-    pub fn new(observer: Shared, object: Option<&'static [u8]>, keep: Duration) -> Self {
-        Self { observer, object, keep, probes: None, missing: None }
+    pub fn new(
+        observer: Shared,
+        object: Option<&'static [u8]>,
+        keep: watch::Receiver<Duration>,
+        privileges: Holder,
+        pulse: Pulse,
+    ) -> Self {
+        Self { observer, object, keep, privileges, pulse, probes: None, missing: None }
     }
 
-    /// Runs until `stop` changes, then reads what is left and detaches.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    /// The same for a command that keeps its privileges until it ends, and serves nobody.
+    pub fn keeping_privileges(
+        observer: Shared,
+        object: Option<&'static [u8]>,
+        keep: Duration,
+    ) -> Self {
+        let (_, keep) = watch::channel(keep);
+        Self::new(observer, object, keep, Holder::new(Mode::Keep), Pulse::default())
+    }
+
+    /// Runs until `stop` changes, then reads what is left and detaches. All on the calling thread, which has the privileges.
+    ///
+    /// # Errors
+    ///
+    /// [`PrivilegeError`], when they could not be given up.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), PrivilegeError> {
         let mut sample = interval(SAMPLE);
         let mut follow = interval(FOLLOW);
         let mut retry = interval(RETRY);
@@ -101,7 +138,12 @@ impl Sampler {
         loop {
             tokio::select! {
                 _ = stop.changed() => break,
-                _ = retry.tick() => self.connect(),
+                _ = retry.tick() => {
+                    if self.privileges.may_attach() {
+                        self.connect();
+                        self.settle()?;
+                    }
+                }
                 _ = sample.tick() => self.read_all(),
                 _ = follow.tick() => self.follow(),
                 _ = retire.tick() => self.retire(),
@@ -111,6 +153,14 @@ impl Sampler {
             }
         }
         self.read_all();
+        Ok(())
+    }
+
+    /// Gives up the privileges that are no longer needed.
+    fn settle(&mut self) -> Result<(), PrivilegeError> {
+        let probes = self.probes.as_ref();
+        let complete = probes.is_some_and(|probes| probes.standing.values().all(Result::is_ok));
+        self.privileges.settle(complete, || probes.is_none_or(|probes| probes.maps.lost().is_ok()))
     }
 
     /// Loads what is not loaded and attaches what is not attached.
@@ -190,6 +240,7 @@ impl Sampler {
 
     /// Reads the ring, then the maps.
     fn read_all(&mut self) {
+        self.pulse.beat();
         self.read_ring();
         let Some(probes) = &mut self.probes else {
             return;
@@ -227,7 +278,8 @@ impl Sampler {
     }
 
     fn retire(&mut self) {
-        let retired = lock(&self.observer).retire(self.keep, monotonic_ns());
+        let keep = *self.keep.borrow();
+        let retired = lock(&self.observer).retire(keep, monotonic_ns());
         if let Some(probes) = &mut self.probes {
             for device in retired {
                 debug!(%device, "its entries in the probes' maps are removed");

@@ -18,8 +18,11 @@
 //! record that ended it. So they are exact whenever the agent reads them, unless a record was lost, and then `exact` says so. A
 //! session whose end was lost ends as *unknown*: it is counted, with no guess at what became of it.
 
+pub mod conduct;
 pub mod downtime;
+pub mod experience;
 pub mod machine;
+pub mod outlook;
 pub mod pairing;
 pub mod report;
 pub mod timeline;
@@ -29,6 +32,7 @@ use crate::{
     event::StateChange,
     state::{Protocol, State},
 };
+use conduct::Violations;
 pub use downtime::Downtime;
 use downtime::Stamps;
 use migscope_abi::{
@@ -37,6 +41,7 @@ use migscope_abi::{
     state::Cause,
     trace::{DataDirection, DmaDirection},
 };
+use outlook::Outlook;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use timeline::{Point, Timeline};
@@ -138,11 +143,13 @@ pub struct Session {
     /// Changes past the number that is kept.
     pub transitions_left_out: u64,
     /// Rules that were broken in it.
-    pub violations: u64,
+    pub violations: Violations,
     /// What it had moved at each moment.
     pub timeline: Timeline,
     /// What was being added up while it ran.
     pub coverage: Coverage,
+    /// What is to come of it, while it is a source under way; afterwards, what was thought last.
+    pub outlook: Outlook,
     /// The downtime, as far as it is known.
     pub downtime: Downtime,
     /// The session at the other end, where it is known.
@@ -241,7 +248,8 @@ impl Session {
 
     /// Adds what is known now to the timeline.
     fn note(&mut self, at_ns: u64, edge: bool) {
-        let point = Point::new(at_ns, self.state, edge, &self.figures());
+        let thought = self.outlook.assessment();
+        let point = Point::new(at_ns, self.state, edge, &self.figures(), thought);
         self.timeline.push(point);
     }
 
@@ -384,6 +392,10 @@ impl Tracker {
             }
             return ended;
         }
+        // The first that is seen of a migration may be a change in its middle, or its end.
+        if let (None, Some(sums)) = (&self.current, change.sums) {
+            self.found(change.device, change.from, sums, change.began_ns(), next_id, coverage);
+        }
         if change.from.is_running() && !change.now.is_running() {
             self.stopped = Some((change.began_ns(), change.duration_ns));
         }
@@ -441,9 +453,10 @@ impl Tracker {
             exact: false,
             transitions: Vec::new(),
             transitions_left_out: 0,
-            violations: 0,
+            violations: Violations::default(),
             timeline: Timeline::default(),
             coverage,
+            outlook: Outlook::default(),
             downtime: Downtime::default(),
             peer: None,
             state,
@@ -484,9 +497,10 @@ impl Tracker {
             seen_from_start: !change.from.is_saving(),
             transitions: vec![change.clone()],
             transitions_left_out: 0,
-            violations: 0,
+            violations: Violations::default(),
             timeline: Timeline::default(),
             coverage,
+            outlook: Outlook::default(),
             downtime: Downtime::default(),
             peer: None,
             state: change.now,

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The whole exposition for a scripted migration, compared with `exposition.txt`, and what the observer says of losses.
+//! The whole exposition for a scripted migration, compared with `exposition.txt` and, as OpenMetrics, `exposition.openmetrics.txt`;
+//! and what the observer says of losses.
 //!
-//! The names and labels in that file are a contract with dashboards and alerts. `MIGSCOPE_BLESS=1 cargo test -p migscope` writes
-//! it anew; the difference is then to be read and meant.
+//! The names and labels in these files are a contract with dashboards and alerts. `MIGSCOPE_BLESS=1 cargo test -p migscope` writes
+//! them anew; the difference is then to be read and meant.
+
+#[path = "exposition/reader.rs"]
+mod reader;
 
 use migscope::{
-    event::{BadRecord, DirtyQuery, Event, StateChange, Violation},
+    event::{BadRecord, Conduct, ConductCounts, DirtyQuery, Event, StateChange, Violation},
     host::Paths,
-    metrics::Metrics,
+    metrics::{Format, Info, Metrics},
     observer::Observer,
     probes::{Standing, all_missing, attach::Missing},
     sample::{Access, Losses, Sample},
@@ -22,9 +26,17 @@ use migscope_abi::{
     rule::Rule,
     state::Cause,
     trace,
+    watch::conduct::Conduct as ConductRule,
 };
 use prometheus::Registry;
-use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc, time::Duration};
+use proptest::prelude::*;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 const SOURCE: DeviceKey = DeviceKey::pci(0, 0, 0x10 << 3);
 const DESTINATION: DeviceKey = DeviceKey::pci(0, 0, 0x11 << 3);
@@ -37,7 +49,8 @@ fn attached() -> Standing {
 fn observer() -> Observer {
     let nowhere = PathBuf::from("/nonexistent");
     let paths = Paths { sysfs: nowhere.clone(), procfs: nowhere };
-    Observer::new(paths, Arc::new(Metrics::new(Registry::new())))
+    let metrics = Metrics::with_clock(Registry::new(), || Duration::from_secs(1_700_000_000));
+    Observer::new(paths, Arc::new(metrics))
 }
 
 fn losses(ring_full: u64) -> Losses {
@@ -45,7 +58,11 @@ fn losses(ring_full: u64) -> Losses {
 }
 
 fn exposition(observer: &Observer) -> String {
-    let text = observer.metrics().encode().expect("every family can be shown");
+    expose(observer, Format::Text)
+}
+
+fn expose(observer: &Observer, format: Format) -> String {
+    let text = observer.metrics().expose(format).expect("every family can be shown");
     let version = concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"");
     String::from_utf8(text).expect("text").replace(version, "version=\"VERSION\"")
 }
@@ -119,6 +136,10 @@ fn migrate(observer: &mut Observer) {
             duration_ns,
         })
     };
+    let counts = ConductRule::ALL.map(|rule| match rule {
+        ConductRule::SizeBeforeOffset => 3,
+        _ => 0,
+    });
     observer.events(&[
         change(SOURCE, State::Running, State::PreCopy, 10 * MS, start),
         query(11 * MS, Outcome::Bitmap, 3_000),
@@ -127,16 +148,30 @@ fn migrate(observer: &mut Observer) {
             at_ns: 12 * MS,
             rule: Rule::ReservedBits,
             state: State::PreCopy,
+            field: Some(Field::DeviceState),
+            value: 0xff,
+        }),
+        Event::Conduct(Conduct {
+            device: SOURCE,
+            at_ns: 13 * MS,
+            rule: ConductRule::SizeBeforeOffset,
+            count: 1,
+            state: Some(State::PreCopy),
+            field: Some(Field::DataSize),
+            value: 0,
         }),
         Event::State(refused),
         change(SOURCE, State::PreCopy, State::StopAndCopy, 20 * MS, before_stop),
         query(21 * MS, Outcome::Bitmap, 2_000),
         query(22 * MS, Outcome::None, 1_000),
         change(DESTINATION, State::Running, State::Resuming, 23 * MS, start),
+        Event::ConductCounts(ConductCounts { device: SOURCE, counts }),
         change(SOURCE, State::StopAndCopy, State::Stopped, 25 * MS, saved),
         change(DESTINATION, State::Resuming, State::Running, 30 * MS, resumed),
     ]);
-    let mut sample = Sample { seen: [5, 40, 4, 3, 3, 1], ..Sample::default() };
+    let capacities = [("DEVICE_SUMS", 256), ("ACCESSES", 8192)].into();
+    let mut sample = Sample { seen: [5, 40, 4, 3, 3, 1], capacities, ..Sample::default() };
+    sample.conduct.insert(SOURCE, counts);
     sample.devices.insert(SOURCE, DeviceSums { state: 0, ..saved });
     sample.devices.insert(DESTINATION, DeviceSums { state: 1, ..resumed });
     for (device, field, op_and_refused, count) in [
@@ -162,10 +197,17 @@ fn migrate(observer: &mut Observer) {
 fn a_migration_is_shown_as_it_was() {
     let mut observer = observer();
     migrate(&mut observer);
-    let shown = exposition(&observer);
-    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/exposition.txt");
+    for (format, golden) in
+        [(Format::Text, "exposition.txt"), (Format::OpenMetrics, "exposition.openmetrics.txt")]
+    {
+        is_golden(&expose(&observer, format), golden);
+    }
+}
+
+fn is_golden(shown: &str, golden: &str) {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(golden);
     if std::env::var_os("MIGSCOPE_BLESS").is_some() {
-        fs::write(&golden, &shown).expect("written");
+        fs::write(&golden, shown).expect("written");
     }
     let expected = fs::read_to_string(&golden).expect("MIGSCOPE_BLESS=1 writes it");
     for (shown, expected) in shown.lines().zip(expected.lines()) {
@@ -196,6 +238,72 @@ fn every_family_has_a_help_a_type_and_a_sound_name() {
     assert!(helped.len() > 20, "{helped:?}");
 }
 
+/// Every sample by its name and labels; its value bit by bit.
+fn samples(text: &str, format: Format) -> BTreeMap<(String, reader::Labels), u64> {
+    let families = reader::read(text, format).unwrap_or_else(|why| panic!("{why}\n{text}"));
+    let samples = families.into_iter().flat_map(|family| family.samples);
+    samples.map(|sample| ((sample.name, sample.labels), sample.value.to_bits())).collect()
+}
+
+#[test]
+fn both_formats_are_sound_and_hold_the_same_samples() {
+    let mut observer = observer();
+    migrate(&mut observer);
+    let [text, open] = [Format::Text, Format::OpenMetrics]
+        .map(|format| samples(&expose(&observer, format), format));
+    assert!(text.len() > 300, "{}", text.len());
+    assert_eq!(text, open);
+}
+
+#[test]
+fn a_session_is_the_exemplar_of_what_was_observed_of_it() {
+    let mut observer = observer();
+    migrate(&mut observer);
+    let text = expose(&observer, Format::OpenMetrics);
+    let families = reader::read(&text, Format::OpenMetrics).expect("sound");
+    let mut found = BTreeMap::new();
+    for sample in families.into_iter().flat_map(|family| family.samples) {
+        if let Some((labels, value)) = sample.exemplar {
+            let of = sample.labels.get("part").or(sample.labels.get("role"));
+            found.insert((sample.name, of.cloned()), (labels["session"].clone(), value));
+        }
+    }
+    let told = |family: &str, of: &str| {
+        let bucket = format!("vfio_migration_{family}_seconds_bucket");
+        found.get(&(bucket, Some(of.into()))).map(|(session, value)| (session.as_str(), *value))
+    };
+    assert_eq!(found.len(), 10, "{found:?}");
+    assert_eq!(told("session_duration", "source"), Some(("1", 0.015_02)));
+    assert_eq!(told("session_duration", "destination"), Some(("2", 0.007_02)));
+    assert_eq!(told("downtime", "stop"), Some(("1", 0.000_02)));
+    assert_eq!(told("downtime", "source"), Some(("1", 0.005_02)));
+    assert_eq!(told("downtime", "destination"), Some(("2", 0.007)));
+    assert_eq!(told("downtime", "total"), Some(("1", 0.010_02)));
+    assert!(!expose(&observer, Format::Text).contains(" # {"));
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_label_holds_can_be_read_back(
+        told in proptest::collection::vec(("(?s).{0,40}", "[\"\\\\\n{}=, #\u{20ac}]{0,12}"), 1..5),
+    ) {
+        let observer = observer();
+        let metrics = observer.metrics();
+        for (number, (vm, driver)) in told.iter().enumerate() {
+            let info = Info { vm: vm.clone(), driver: driver.clone(), ..Info::default() };
+            metrics.device.describe(&format!("device {number}"), Protocol::Region, &info);
+        }
+        let [text, open] = [Format::Text, Format::OpenMetrics]
+            .map(|format| samples(&expose(&observer, format), format));
+        prop_assert_eq!(&text, &open);
+        for (vm, driver) in &told {
+            let shown = open.keys().filter(|(name, _)| name == "vfio_migration_device_info");
+            let shown = shown.filter(|(_, labels)| labels["vm"] == *vm && labels["driver"] == *driver);
+            prop_assert!(shown.count() > 0, "{:?} {:?}", vm, driver);
+        }
+    }
+}
+
 #[test]
 fn the_two_ends_of_a_migration_are_exact_and_find_each_other() {
     let mut observer = observer();
@@ -208,13 +316,55 @@ fn the_two_ends_of_a_migration_are_exact_and_find_each_other() {
     assert_eq!(source.figures.data_bytes, Some(4196));
     assert_eq!(source.figures.iterations, Some(2));
     assert_eq!(source.figures.dirty.map(|dirty| dirty.pages), Some(3));
-    assert_eq!(source.violations, Some(1));
+    assert_eq!(source.refusals_by_rule, Some([("reserved_bits".into(), 1)].into()));
+    assert_eq!(source.conduct_by_rule, Some([("size_before_offset".into(), 3)].into()));
+    let moments: Vec<_> = source.violations.iter().map(|m| (&*m.rule, m.who.as_deref())).collect();
+    assert_eq!(
+        moments,
+        [("reserved_bits", Some("client")), ("size_before_offset", Some("client"))]
+    );
+    assert_eq!(destination.conduct_by_rule, Some(BTreeMap::new()));
+    assert!(destination.violations.is_empty());
     assert_eq!(source.downtime.stop_ns, Some(20_000));
     assert_eq!(source.downtime.source_ns, Some(5 * MS + 20_000));
     assert_eq!(source.downtime.total_ns, Some(10 * MS + 20_000));
     assert_eq!(destination.downtime.destination_ns, Some(7 * MS));
     assert_eq!(destination.downtime.total_ns, source.downtime.total_ns);
     assert_eq!((source.peer, destination.peer), (Some(2), Some(1)));
+}
+
+#[test]
+fn the_last_session_of_a_device_takes_the_place_of_the_one_before() {
+    let mut observer = observer();
+    migrate(&mut observer);
+    let nothing = DeviceSums::default();
+    observer.events(&[
+        change(SOURCE, State::Stopped, State::Resuming, 50 * MS, nothing),
+        change(SOURCE, State::Resuming, State::Stopped, 52 * MS, nothing),
+    ]);
+    let text = exposition(&observer);
+    let of_device: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("vfio_migration_last_session_"))
+        .filter(|line| line.contains("0000:00:10.0"))
+        .map(|line| line.replace("device=\"0000:00:10.0\"", ""))
+        .collect();
+    assert_eq!(
+        of_device,
+        [
+            "data_bytes{} 0",
+            "dirty_bytes{} 0",
+            "duration_seconds{} 0.00202",
+            "end_time_seconds{} 1700000000.052",
+            "exact{} 1",
+            "iterations{} 0",
+            "result{,role=\"destination\",result=\"cancelled\"} 1",
+            "result{,role=\"destination\",result=\"completed\"} 0",
+            "result{,role=\"destination\",result=\"failed\"} 0",
+            "result{,role=\"destination\",result=\"unknown\"} 0",
+        ],
+        "it was put aside: it had no downtime of its own"
+    );
 }
 
 #[test]
@@ -267,6 +417,7 @@ fn a_loss_makes_states_unknown_and_sessions_inexact_until_told_again() {
     observer.sampled(&sample);
     observer.settled(7 * MS);
     assert_eq!(observer.device_reports(7 * MS)[0].state.as_deref(), Some("pre_copy"));
+    observer.sampled(&sample);
     // What is known: 2 to 3 ms, when it was last settled, and 6 to 7 ms.
     let shown = exposition(&observer);
     assert!(

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!  tracepoint      program         sums (maps)                          ring (emit)
-//!  state           region.rs       DEVICE_SUMS.state                    record + copy of the sums
-//!  region_access   region.rs       ACCESSES, LATENCY_*, pending_bytes
+//!  state           region.rs       DEVICE_SUMS.state, CONDUCT           record + copy of the sums, broken rules
+//!  region_access   region.rs       ACCESSES, LATENCY_*, pending_bytes,  broken rules
+//!                                  CONDUCT
 //!  data            region.rs       data_bytes, iterations
 //!  dirty_query     dirty.rs        dirty_queries, _pages, _bytes        record
 //!  dma             dirty.rs        dma_transfers, dma_bytes
@@ -16,6 +17,7 @@
 #![no_std]
 #![no_main]
 
+mod conduct;
 mod emit;
 mod license;
 mod maps;

@@ -14,7 +14,7 @@ use aya_ebpf::{
 use migscope_abi::{
     latency::BUCKETS,
     region::{Field, Op},
-    ring::{AccessKey, DeviceSums, Lost, latency_series},
+    ring::{AccessKey, Conducted, DeviceSums, Lost, latency_series},
     trace::Event,
 };
 
@@ -29,6 +29,10 @@ pub(crate) const EVENTS_BYTES: u32 = 256 * 1024;
 /// Key: `DeviceKey`. Shared by all CPUs, see `migscope_abi::ring`.
 #[map]
 pub(crate) static DEVICE_SUMS: HashMap<u64, DeviceSums> = HashMap::with_max_entries(DEVICES, 0);
+
+/// Key: `DeviceKey`. Shared by all CPUs and by the two programs that watch, under the driver's lock as `DEVICE_SUMS` is.
+#[map]
+pub(crate) static CONDUCT: HashMap<u64, Conducted> = HashMap::with_max_entries(DEVICES, 0);
 
 /// How often a field was read or written.
 #[map]

@@ -54,6 +54,12 @@ pub fn lockdown(paths: &Paths) -> Option<String> {
     chosen.map(str::to_owned)
 }
 
+/// A number that `sys/kernel/NAME` of procfs holds; `None` where it cannot be read.
+pub fn sysctl(paths: &Paths, name: &str) -> Option<i64> {
+    let text = fs::read_to_string(paths.procfs.join("sys/kernel").join(name)).ok()?;
+    text.trim().parse().ok()
+}
+
 /// The driver's tracepoints in tracefs; `None` where tracefs is not mounted or not readable.
 pub fn tracepoints(paths: &Paths) -> Option<Vec<String>> {
     let events = paths.sysfs.join("kernel/tracing/events");

@@ -2,7 +2,9 @@
 //! Dirty pages: what was reported, how the queries went, and the DMA behind it.
 
 use super::{
-    family::{Latencies, Numbers},
+    catalog::Catalog,
+    description::Label,
+    family::{About, Latencies, Numbers},
     number,
 };
 use crate::{
@@ -13,7 +15,9 @@ use crate::{
     session::Coverage,
 };
 use migscope_abi::{dirty::Outcome, trace::DmaDirection};
-use prometheus::Registry;
+
+/// The values of the label `source`.
+pub(super) const SOURCES: [Source; 1] = [Source::Region];
 
 /// Families of dirty pages.
 pub struct DirtyFamilies {
@@ -26,44 +30,73 @@ pub struct DirtyFamilies {
 }
 
 impl DirtyFamilies {
-    pub(super) fn register(registry: &Registry) -> Self {
+    pub(super) fn register(catalog: &mut Catalog) -> Self {
+        let catalog = catalog.area("Dirty pages and DMA");
         Self {
             pages: Numbers::counters(
-                registry,
-                "vfio_migration_dirty_pages_total",
-                "Pages reported dirty, in pages of the queries, by who reported them.",
-                ["device", "source"],
+                catalog,
+                About {
+                    name: "vfio_migration_dirty_pages_total",
+                    help: "Pages reported dirty, in pages of the queries, by who reported them.",
+                    labels: [Label::device(), Label::one_of("source", SOURCES.map(Source::name))],
+                    absent: "while the probe dirty_query is missing",
+                },
             ),
             bytes: Numbers::counters(
-                registry,
-                "vfio_migration_dirty_bytes_total",
-                "Memory reported dirty, by who reported it.",
-                ["device", "source"],
+                catalog,
+                About {
+                    name: "vfio_migration_dirty_bytes_total",
+                    help: "Memory reported dirty, by who reported it.",
+                    labels: [Label::device(), Label::one_of("source", SOURCES.map(Source::name))],
+                    absent: "while the probe dirty_query is missing",
+                },
             ),
             queries: Numbers::counters(
-                registry,
-                "vfio_migration_dirty_queries_total",
-                "Queries for dirty pages: no page (none), every page (all), a bitmap, or an error, after which nothing is known.",
-                ["device", "source", "outcome"],
+                catalog,
+                About {
+                    name: "vfio_migration_dirty_queries_total",
+                    help: "Queries for dirty pages: no page (none), every page (all), a bitmap, or an error, after which nothing is known.",
+                    labels: [
+                        Label::device(),
+                        Label::one_of("source", SOURCES.map(Source::name)),
+                        Label::one_of("outcome", Outcome::ALL.map(Outcome::name)),
+                    ],
+                    absent: "while the probe dirty_query is missing",
+                },
             ),
             query_duration: Latencies::histograms(
-                registry,
-                "vfio_migration_dirty_query_duration_seconds",
-                "How long the driver took to answer a query for dirty pages.",
-                ["source"],
+                catalog,
                 CALL,
+                About {
+                    name: "vfio_migration_dirty_query_duration_seconds",
+                    help: "How long the driver took to answer a query for dirty pages.",
+                    labels: [Label::one_of("source", SOURCES.map(Source::name))],
+                    absent: "before the first query",
+                },
             ),
             dma_transfers: Numbers::counters(
-                registry,
-                "vfio_migration_dma_transfers_total",
-                "DMA transfers seen to their end: to_memory dirties pages, from_memory does not.",
-                ["device", "direction"],
+                catalog,
+                About {
+                    name: "vfio_migration_dma_transfers_total",
+                    help: "DMA transfers seen to their end: to_memory dirties pages, from_memory does not.",
+                    labels: [
+                        Label::device(),
+                        Label::one_of("direction", DmaDirection::ALL.map(DmaDirection::name)),
+                    ],
+                    absent: "while the probe dma is missing",
+                },
             ),
             dma_bytes: Numbers::counters(
-                registry,
-                "vfio_migration_dma_bytes_total",
-                "Bytes of the DMA transfers seen to their end.",
-                ["device", "direction"],
+                catalog,
+                About {
+                    name: "vfio_migration_dma_bytes_total",
+                    help: "Bytes of the DMA transfers seen to their end.",
+                    labels: [
+                        Label::device(),
+                        Label::one_of("direction", DmaDirection::ALL.map(DmaDirection::name)),
+                    ],
+                    absent: "while the probe dma is missing",
+                },
             ),
         }
     }
@@ -98,13 +131,5 @@ impl DirtyFamilies {
         self.query_duration.update([Source::Region.name()], |latency| {
             latency.record(query.duration_ns);
         });
-    }
-
-    pub(super) fn forget(&self, device: &str) {
-        self.pages.forget(|[known, ..]| known == device);
-        self.bytes.forget(|[known, ..]| known == device);
-        self.queries.forget(|[known, ..]| known == device);
-        self.dma_transfers.forget(|[known, ..]| known == device);
-        self.dma_bytes.forget(|[known, ..]| known == device);
     }
 }

@@ -2,16 +2,19 @@
 //! The migration region: accesses and how long they took, device data, broken rules.
 
 use super::{
-    family::{Latencies, Numbers},
+    catalog::Catalog,
+    description::Label,
+    family::{About, Latencies, Numbers},
     number,
 };
 use crate::{event::Violation, latency::CALL, sample::Sample, session::Coverage};
 use migscope_abi::{
     device::DeviceKey,
     region::{Field, Op},
+    rule::Rule,
     trace::DataDirection,
+    watch::conduct::Conduct,
 };
-use prometheus::Registry;
 
 /// Families of the region.
 pub struct RegionFamilies {
@@ -22,39 +25,71 @@ pub struct RegionFamilies {
     violations: Numbers<2>,
 }
 
+/// All rules: those of the driver, and those of conduct.
+fn rules() -> impl Iterator<Item = &'static str> {
+    Rule::ALL.map(Rule::name).into_iter().chain(Conduct::ALL.map(Conduct::name))
+}
+
 impl RegionFamilies {
-    pub(super) fn register(registry: &Registry) -> Self {
+    pub(super) fn register(catalog: &mut Catalog) -> Self {
+        let catalog = catalog.area("Device data and the migration region");
         Self {
             data_bytes: Numbers::counters(
-                registry,
-                "vfio_migration_data_bytes_total",
-                "Device data moved, out of the device (save) or into it (resume).",
-                ["device", "direction"],
+                catalog,
+                About {
+                    name: "vfio_migration_data_bytes_total",
+                    help: "Device data moved, out of the device (save) or into it (resume).",
+                    labels: [
+                        Label::device(),
+                        Label::one_of("direction", DataDirection::ALL.map(DataDirection::name)),
+                    ],
+                    absent: "while the probe data is missing",
+                },
             ),
             iterations: Numbers::counters(
-                registry,
-                "vfio_migration_iterations_total",
-                "Buffers of device data moved, in either direction.",
-                ["device"],
+                catalog,
+                About {
+                    name: "vfio_migration_iterations_total",
+                    help: "Buffers of device data moved, in either direction.",
+                    labels: [Label::device()],
+                    absent: "while the probe data is missing",
+                },
             ),
             accesses: Numbers::counters(
-                registry,
-                "vfio_migration_region_accesses_total",
-                "Reads and writes of the migration region, by field; result is ok or refused.",
-                ["device", "field", "op", "result"],
+                catalog,
+                About {
+                    name: "vfio_migration_region_accesses_total",
+                    help: "Reads and writes of the migration region, by field; result is ok or refused.",
+                    labels: [
+                        Label::device(),
+                        Label::one_of("field", Field::ALL.map(Field::name)),
+                        Label::one_of("op", Op::ALL.map(Op::name)),
+                        Label::one_of("result", ["ok", "refused"]),
+                    ],
+                    absent: "where it has not happened yet, and while the probe region_access is missing",
+                },
             ),
             access_duration: Latencies::histograms(
-                registry,
-                "vfio_migration_region_access_duration_seconds",
-                "How long the driver took to serve or to refuse an access to its migration region.",
-                ["field", "op"],
+                catalog,
                 CALL,
+                About {
+                    name: "vfio_migration_region_access_duration_seconds",
+                    help: "How long the driver took to serve or to refuse an access to its migration region.",
+                    labels: [
+                        Label::one_of("field", Field::ALL.map(Field::name)),
+                        Label::one_of("op", Op::ALL.map(Op::name)),
+                    ],
+                    absent: "where it has not happened yet, and while the probe region_access is missing",
+                },
             ),
             violations: Numbers::counters(
-                registry,
-                "vfio_migration_protocol_violations_total",
-                "What the driver refused, by the rule that was broken.",
-                ["device", "rule"],
+                catalog,
+                About {
+                    name: "vfio_migration_protocol_violations_total",
+                    help: "What was done against the protocol, by rule: what the driver refused, and what the watch saw.",
+                    labels: [Label::device(), Label::one_of("rule", rules())],
+                    absent: "where the rule was not broken yet",
+                },
             ),
         }
     }
@@ -73,6 +108,13 @@ impl RegionFamilies {
         }
         if coverage.access {
             self.show_accesses(sample);
+        }
+        // The series of a rule that was never broken would only be noise.
+        for (device, counts) in &sample.conduct {
+            let device = device.to_string();
+            for (rule, count) in Conduct::ALL.into_iter().zip(counts).filter(|(_, n)| **n > 0) {
+                self.violations.set([&device, rule.name()], number(*count));
+            }
         }
     }
 
@@ -99,15 +141,8 @@ impl RegionFamilies {
         }
     }
 
-    /// Counts a broken rule.
+    /// Counts a refusal.
     pub fn violated(&self, violation: &Violation) {
         self.violations.add([&violation.device.to_string(), violation.rule.name()], 1.0);
-    }
-
-    pub(super) fn forget(&self, device: &str) {
-        self.data_bytes.forget(|[known, ..]| known == device);
-        self.iterations.forget(|[known]| known == device);
-        self.accesses.forget(|[known, ..]| known == device);
-        self.violations.forget(|[known, ..]| known == device);
     }
 }

@@ -15,7 +15,7 @@ use migscope_abi::{
     device::DeviceKey,
     latency::BUCKETS,
     region::{Field, Op},
-    ring::{AccessKey, DeviceSums, Lost, latency_series, lost_slot},
+    ring::{AccessKey, Conducted, DeviceSums, Lost, latency_series, lost_slot},
     trace::Event,
 };
 use std::collections::BTreeMap;
@@ -43,20 +43,34 @@ pub(super) fn take<M: TryFrom<Map, Error = AyaMapError>>(
     M::try_from(map).map_err(|error| MapError::Shape(name, error))
 }
 
+/// How many entries a hash map has room for, as the kernel says.
+fn capacity(ebpf: &Ebpf, name: &str) -> Option<u32> {
+    match ebpf.map(name)? {
+        Map::HashMap(map) | Map::PerCpuHashMap(map) => Some(map.info().ok()?.max_entries()),
+        _ => None,
+    }
+}
+
 /// The maps of loaded probes.
 pub struct Maps {
     device_sums: HashMap<MapData, u64, DeviceSums>,
+    conduct: HashMap<MapData, u64, Conducted>,
     accesses: PerCpuHashMap<MapData, AccessKey, u64>,
     latency_buckets: PerCpuArray<MapData, [u64; BUCKETS]>,
     latency_sum_ns: PerCpuArray<MapData, u64>,
     lost: PerCpuArray<MapData, u64>,
     seen: PerCpuArray<MapData, u64>,
+    capacities: BTreeMap<&'static str, u32>,
 }
 
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapError> {
+        let growing = ["DEVICE_SUMS", "ACCESSES"];
+        let capacities = growing.into_iter().filter_map(|name| Some((name, capacity(ebpf, name)?)));
         Ok(Self {
+            capacities: capacities.collect(),
             device_sums: take(ebpf, "DEVICE_SUMS")?,
+            conduct: take(ebpf, "CONDUCT")?,
             accesses: take(ebpf, "ACCESSES")?,
             latency_buckets: take(ebpf, "LATENCY_BUCKETS")?,
             latency_sum_ns: take(ebpf, "LATENCY_SUM_NS")?,
@@ -90,9 +104,17 @@ impl Maps {
     ///
     /// [`MapError::Read`]: then nothing is known, which is not the same as nothing being there.
     pub fn sample(&self) -> Result<Sample, MapError> {
-        let at_ns = monotonic_ns();
-        let mut sample = Sample { at_ns, seen: row("SEEN", &self.seen)?, ..Sample::default() };
-        sample.devices = self.device_sums()?;
+        let mut sample = Sample {
+            at_ns: monotonic_ns(),
+            devices: self.device_sums()?,
+            seen: row("SEEN", &self.seen)?,
+            capacities: self.capacities.clone(),
+            ..Sample::default()
+        };
+        for entry in self.conduct.iter() {
+            let (device, conducted) = entry.map_err(|error| MapError::Read("CONDUCT", error))?;
+            sample.conduct.insert(DeviceKey(device), conducted.total);
+        }
         for entry in self.accesses.iter() {
             let (key, counts) = entry.map_err(|error| MapError::Read("ACCESSES", error))?;
             sample.accesses.push(Access { key, count: total(&counts) });
@@ -137,6 +159,7 @@ impl Maps {
     pub fn forget(&mut self, device: DeviceKey) {
         // An entry that is not there is as good as one that was removed.
         let _ = self.device_sums.remove(&device.0);
+        let _ = self.conduct.remove(&device.0);
         let keys: Vec<_> =
             self.accesses.keys().flatten().filter(|key| key.device == device.0).collect();
         for key in keys {

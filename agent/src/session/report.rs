@@ -2,7 +2,7 @@
 //! A session as `/api/v1/sessions` gives it. Times are nanoseconds of `CLOCK_MONOTONIC` or lengths in nanoseconds; what is
 //! unknown is `null`.
 
-use super::{Downtime, Figures, Session};
+use super::{Downtime, Figures, Session, conduct::Moment, outlook::OutlookReport};
 use crate::event::StateChange;
 use crate::state::State;
 use migscope_abi::state::Cause;
@@ -37,8 +37,14 @@ pub struct Report {
     /// What was moved and reported.
     #[serde(flatten)]
     pub figures: Figures,
-    /// Rules that were broken; `null` when nobody watched for them.
-    pub violations: Option<u64>,
+    /// How often the driver refused, by rule; `null` when nobody watched for that.
+    pub refusals_by_rule: Option<BTreeMap<Cow<'static, str>, u64>>,
+    /// How often each rule of conduct was broken; `null` when nobody watched for that.
+    pub conduct_by_rule: Option<BTreeMap<Cow<'static, str>, u64>>,
+    /// The first moments at which a rule was broken.
+    pub violations: Vec<Moment>,
+    /// Moments past the number that is kept, as far as they were told.
+    pub violations_left_out: u64,
     /// How long the device was in each state while the session lasted.
     pub states_ns: BTreeMap<Cow<'static, str>, u64>,
     /// Changes of state, refused ones too.
@@ -49,6 +55,12 @@ pub struct Report {
     pub downtime: Downtime,
     /// The session at the other end.
     pub peer: Option<u64>,
+    /// How fast the device made memory dirty, in bytes per second, as the last whole round of queries told.
+    pub memory_dirty_bytes_per_second: Option<f64>,
+    /// Over what time.
+    pub memory_dirty_window_ns: Option<u64>,
+    /// What is to come of a source, or was thought last; `null` before its first reading and for destinations.
+    pub outlook: Option<OutlookReport>,
 }
 
 /// One change of state.
@@ -71,10 +83,24 @@ pub struct TransitionReport {
 }
 
 impl Report {
+    /// How often a rule was broken, as far as anybody watched; `None` where nobody did.
+    pub fn broken_rules(&self) -> Option<u64> {
+        let sum = |counts: &Option<BTreeMap<Cow<'static, str>, u64>>| -> Option<u64> {
+            let counts = counts.as_ref()?.values();
+            Some(counts.fold(0_u64, |sum, count| sum.saturating_add(*count)))
+        };
+        match (sum(&self.refusals_by_rule), sum(&self.conduct_by_rule)) {
+            (Some(refused), Some(observed)) => Some(refused.saturating_add(observed)),
+            (refused, observed) => refused.or(observed),
+        }
+    }
+
     /// The session as it stands at `now_ns`.
     pub fn new(session: &Session, now_ns: u64) -> Self {
         let ended_ns = session.end.map(|(_, at_ns)| at_ns);
         let until_ns = ended_ns.unwrap_or(now_ns);
+        let memory_dirty = session.outlook.memory_dirty();
+        let Session { coverage, violations, .. } = session;
         Self {
             id: session.id,
             device: session.device.to_string(),
@@ -88,14 +114,26 @@ impl Report {
             ended_monotonic_ns: ended_ns,
             duration_ns: until_ns.saturating_sub(session.began_ns),
             figures: session.figures(),
-            violations: session.coverage.errors.then_some(session.violations),
+            refusals_by_rule: coverage.errors.then(|| named(&violations.refusals)),
+            conduct_by_rule: (coverage.access && coverage.state)
+                .then(|| named(&violations.conduct)),
+            violations: violations.moments.clone(),
+            violations_left_out: violations.left_out,
             states_ns: states_ns(&session.transitions, until_ns),
             transitions: session.transitions.iter().map(TransitionReport::from).collect(),
             transitions_left_out: session.transitions_left_out,
             downtime: session.downtime,
             peer: session.peer,
+            memory_dirty_bytes_per_second: memory_dirty.map(|rate| rate.bytes_per_second),
+            memory_dirty_window_ns: memory_dirty.map(|rate| rate.window_ns),
+            outlook: session.outlook.assessment().map(OutlookReport::from),
         }
     }
+}
+
+/// Counts by the name of a rule, as they are written and read again.
+fn named(counts: &BTreeMap<&'static str, u64>) -> BTreeMap<Cow<'static, str>, u64> {
+    counts.iter().map(|(rule, count)| (Cow::Borrowed(*rule), *count)).collect()
 }
 
 /// The name by which a change of state is counted: what was asked for, and for changes that nobody asked for, what came of it.

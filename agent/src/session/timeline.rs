@@ -10,8 +10,9 @@
 //! distance between two doubles. Edges, the points of state changes, stay: they are exact, and few ([`super::TRANSITIONS`]).
 
 use super::Figures;
-use crate::state::State;
+use crate::{convergence::Assessment, state::State};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Most points that are kept.
 pub const LIMIT: usize = 1024;
@@ -37,11 +38,21 @@ pub struct Point {
     pub dirty_bytes: Option<u64>,
     /// Bytes that the device wrote to memory.
     pub dma_to_memory_bytes: Option<u64>,
+    /// Time that was expected to be left then.
+    pub estimated_remaining_ns: Option<u64>,
+    /// Downtime that was expected then.
+    pub estimated_downtime_ns: Option<u64>,
 }
 
 impl Point {
-    /// The point that `figures` make.
-    pub fn new(at_monotonic_ns: u64, state: State, edge: bool, figures: &Figures) -> Self {
+    /// The point that `figures` and what was thought then make.
+    pub fn new(
+        at_monotonic_ns: u64,
+        state: State,
+        edge: bool,
+        figures: &Figures,
+        assessment: Option<&Assessment>,
+    ) -> Self {
         Self {
             at_monotonic_ns,
             state,
@@ -51,6 +62,8 @@ impl Point {
             pending_bytes: figures.pending_bytes,
             dirty_bytes: figures.dirty.map(|account| account.bytes),
             dma_to_memory_bytes: figures.dma_to_memory_bytes,
+            estimated_remaining_ns: assessment.and_then(|a| Some(a.remaining?.expected_ns)),
+            estimated_downtime_ns: assessment.and_then(|a| Some(a.downtime?.expected_ns)),
         }
     }
 }
@@ -72,6 +85,16 @@ impl Timeline {
     /// The points.
     pub fn points(&self) -> &[Point] {
         &self.points
+    }
+
+    /// How fast data moved over the last `window_ns`, in bytes per second; unknown until points lie that far apart.
+    pub fn data_rate(&self, window_ns: u64) -> Option<f64> {
+        let last = self.points.last()?;
+        let since_ns = last.at_monotonic_ns.checked_sub(window_ns)?;
+        let first = self.points.iter().rev().find(|point| point.at_monotonic_ns <= since_ns)?;
+        let bytes = last.data_bytes?.checked_sub(first.data_bytes?)?;
+        let elapsed = Duration::from_nanos(last.at_monotonic_ns - first.at_monotonic_ns);
+        Some(bytes as f64 / elapsed.as_secs_f64()).filter(|rate| rate.is_finite())
     }
 
     /// Adds a point. One that comes too soon after the last is left out, unless it is an edge; one that lies before the last is
@@ -118,6 +141,8 @@ mod tests {
             pending_bytes: None,
             dirty_bytes: None,
             dma_to_memory_bytes: None,
+            estimated_remaining_ns: None,
+            estimated_downtime_ns: None,
         }
     }
 

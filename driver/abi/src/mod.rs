@@ -23,3 +23,4 @@ pub mod ring;
 pub mod rule;
 pub mod state;
 pub mod trace;
+pub mod watch;

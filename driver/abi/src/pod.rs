@@ -2,10 +2,12 @@
 //! Leave for aya to copy keys and values in and out of maps byte by byte.
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker")]
 
-use super::ring::{AccessKey, DeviceSums};
+use super::ring::{AccessKey, Conducted, DeviceSums};
 
 // SAFETY: `repr(C)`, integers only, no padding (sizes asserted in `ring`), so every bit pattern is a value and every byte is
 // initialised.
 unsafe impl aya::Pod for AccessKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for DeviceSums {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Conducted {}

@@ -5,6 +5,7 @@
 //! lock, so there is one writer at a time, and the sums can be copied whole into the record of a state change. That copy is what
 //! makes a session exact, however long after it the agent comes to read.
 
+use super::watch::{conduct::Conduct, Watch};
 use super::{dirty, trace};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -18,13 +19,18 @@ pub enum Kind {
     DirtyQuery = 2,
     /// [`ErrorRecord`].
     Error = 3,
+    /// [`ConductRecord`].
+    Conduct = 4,
+    /// [`ConductCounts`].
+    ConductCounts = 5,
 }
 
 impl Kind {
     /// How many kinds there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 5;
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; Self::COUNT] = [Self::State, Self::DirtyQuery, Self::Error];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::State, Self::DirtyQuery, Self::Error, Self::Conduct, Self::ConductCounts];
 
     /// The value of the label `kind`.
     pub const fn name(self) -> &'static str {
@@ -32,6 +38,8 @@ impl Kind {
             Self::State => "state",
             Self::DirtyQuery => "dirty_query",
             Self::Error => "error",
+            Self::Conduct => "conduct",
+            Self::ConductCounts => "conduct_counts",
         }
     }
 }
@@ -106,7 +114,7 @@ pub struct DeviceSums {
 )]
 #[repr(C)]
 pub struct Stay {
-    /// When the first access began that moves device data (`data_offset`, either direction), `CLOCK_MONOTONIC` in nanoseconds;
+    /// When the first access began that moves device data (a read of `data_offset` that tells the data window), `CLOCK_MONOTONIC` in nanoseconds;
     /// 0 while there was none.
     pub data_began_ns: u64,
     /// When the last buffer was done; 0 while there was none.
@@ -153,6 +161,58 @@ pub struct ErrorRecord {
     pub header: Header,
     /// The tracepoint's record.
     pub event: trace::Error,
+}
+
+/// Ring record of a broken rule of conduct. A client can break one in a loop, so there is a record for the 1st, 2nd, 4th, 8th and
+/// so on time that a rule is broken in a session; the others are in [`ConductCounts`].
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct ConductRecord {
+    /// The head.
+    pub header: Header,
+    /// [`DeviceKey`](super::device::DeviceKey).
+    pub device: u64,
+    /// Offset of the access in the region, in bytes.
+    pub offset: u64,
+    /// The register's value, read or written, or the state that was asked for; 0 for a window and for a refused access.
+    pub value: u64,
+    /// How often the rule was broken in this session, this time included.
+    pub count: u64,
+    /// [`Conduct`].
+    pub rule: u32,
+    /// [`State`](super::state::State) after it.
+    pub state: u32,
+    /// [`Field`](super::region::Field).
+    pub field: u32,
+    /// [`Op`](super::region::Op).
+    pub op: u32,
+}
+
+/// Ring record that comes before the state record by which a session may end, if rules of conduct were broken in it of which
+/// no [`ConductRecord`] told.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct ConductCounts {
+    /// The head.
+    pub header: Header,
+    /// [`DeviceKey`](super::device::DeviceKey).
+    pub device: u64,
+    /// How often each rule was broken in the session, by [`Conduct::index`].
+    pub counts: [u64; Conduct::COUNT],
+}
+
+/// What the probes keep of a device to watch its conduct.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct Conducted {
+    /// The watch.
+    pub watch: Watch,
+    /// How often each rule was broken since the probes were attached, by [`Conduct::index`].
+    pub total: [u64; Conduct::COUNT],
+    /// The same since the present session began, or the last one, or the device was opened.
+    pub session: [u64; Conduct::COUNT],
+    /// Of those in `session`: how often since a record last told all of it.
+    pub untold: u64,
 }
 
 /// Key of the map of access counts, which is per CPU.
@@ -214,4 +274,7 @@ const _: () = {
     assert!(size_of::<DirtyQueryRecord>() == 80);
     assert!(size_of::<ErrorRecord>() == 72);
     assert!(size_of::<AccessKey>() == 16);
+    assert!(size_of::<ConductRecord>() == 64);
+    assert!(size_of::<ConductCounts>() == 24 + 8 * Conduct::COUNT);
+    assert!(size_of::<Conducted>() == 80 + 16 * Conduct::COUNT);
 };

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "map values and ring entries are reached through raw pointers")]
 
 use crate::{
+    conduct,
     emit::{header, lost, now_ns, record, submit},
     maps::{ACCESSES, LATENCY_BUCKETS, LATENCY_SUM_NS},
     sums,
@@ -10,7 +11,7 @@ use crate::{
 use aya_ebpf::{bindings::BPF_ANY, macros::raw_tracepoint, programs::RawTracePointContext};
 use migscope_abi::{
     latency::bucket,
-    region::{Field, Op},
+    region::{Field, HEADER_BYTES, Op},
     ring::{AccessKey, ErrorRecord, Kind, Lost, STATE_CLOSED, StateRecord, Stay, latency_series},
     state::Cause,
     trace::{self, Event},
@@ -26,6 +27,7 @@ fn state(ctx: RawTracePointContext) -> i32 {
     let device_sums = sums::update(&ctx, Event::State, event.device, |sums| {
         sums.state = if closed { STATE_CLOSED } else { u64::from(event.now) };
     });
+    conduct::state_changed(&ctx, &event);
     submit::<StateRecord>(&ctx, Event::State, Kind::State, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all three fields of it are written.
         // `device_sums` is a live value of the map that nothing else changes now (see `sums::update`).
@@ -61,7 +63,9 @@ fn region_access(ctx: RawTracePointContext) -> i32 {
             sums.pending_bytes = event.value;
             sums.pending_reads = sums.pending_reads.wrapping_add(1);
         }
-        if event.field == Field::DataOffset as u32 && !refused && sums.stay.data_began_ns == 0 {
+        // After a dirty query the same register tells where the bitmap is.
+        let tells_data = event.field == Field::DataOffset as u32 && event.value == HEADER_BYTES;
+        if tells_data && !refused && sums.stay.data_began_ns == 0 {
             sums.stay.data_began_ns = now_ns().saturating_sub(event.duration_ns);
         }
     });
@@ -88,6 +92,7 @@ fn region_access(ctx: RawTracePointContext) -> i32 {
         // SAFETY: as for `count` above.
         unsafe { *sum_ns = (*sum_ns).wrapping_add(event.duration_ns) };
     }
+    conduct::accessed(&ctx, &event);
     0
 }
 

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the kernel has, and what it permits to this process.
+
+use super::finding::Finding;
+use crate::{
+    host::{Paths, kernel},
+    probes::attach::Missing,
+};
+
+/// Everything about the kernel.
+pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
+    vec![
+        kernel_release(),
+        privilege(paths),
+        lockdown(paths),
+        btf(paths),
+        tracepoints(paths),
+        sysctl(paths, "unprivileged_bpf_disabled", |value| match value {
+            0 => "without privileges some BPF programs can be loaded; not such as the probes",
+            1 => "without privileges no BPF program can be loaded, until the next boot",
+            _ => "without privileges no BPF program can be loaded",
+        }),
+        sysctl(paths, "perf_event_paranoid", |_| "the probes, raw tracepoints, do not ask it"),
+    ]
+}
+
+/// A setting that explains more than it decides.
+fn sysctl(paths: &Paths, name: &str, meaning: fn(i64) -> &'static str) -> Finding {
+    match kernel::sysctl(paths, name) {
+        Some(value) => Finding::present(name, format!("{value}: {}", meaning(value))),
+        None => Finding::absent(
+            name,
+            Missing {
+                why: format!("there is no sys/kernel/{name} below {}", paths.procfs.display()),
+                remedy: "name procfs with --path.procfs; the kernel may also be built without it"
+                    .into(),
+            },
+        ),
+    }
+    .optional()
+}
+
+fn kernel_release() -> Finding {
+    let release = kernel::release();
+    if kernel::is_new_enough(&release) {
+        Finding::present("kernel", release)
+    } else {
+        Finding::absent(
+            "kernel",
+            Missing {
+                why: format!("Linux {release} has no BPF ring buffers"),
+                remedy: "use Linux 5.8 or later".into(),
+            },
+        )
+    }
+}
+
+fn privilege(paths: &Paths) -> Finding {
+    match kernel::may_load(paths) {
+        Some(true) => Finding::present("privilege", "this process may load BPF programs"),
+        Some(false) => Finding::absent(
+            "privilege",
+            Missing {
+                why: "this process has neither CAP_SYS_ADMIN nor CAP_BPF with CAP_PERFMON".into(),
+                remedy: "run it as root, or give it CAP_BPF and CAP_PERFMON".into(),
+            },
+        ),
+        None => Finding::absent(
+            "privilege",
+            Missing {
+                why: format!(
+                    "the capabilities of this process cannot be read below {}",
+                    paths.procfs.display()
+                ),
+                remedy: "name procfs with --path.procfs".into(),
+            },
+        )
+        .optional(),
+    }
+}
+
+fn lockdown(paths: &Paths) -> Finding {
+    match kernel::lockdown(paths).as_deref() {
+        Some("confidentiality") => Finding::absent(
+            "lockdown",
+            Missing {
+                why: "kernel lockdown is \"confidentiality\": programs may not read kernel memory"
+                    .into(),
+                remedy: "boot without it, or with lockdown=integrity".into(),
+            },
+        ),
+        Some(mode) => Finding::present("lockdown", mode),
+        None => Finding::present("lockdown", "none"),
+    }
+}
+
+fn btf(paths: &Paths) -> Finding {
+    if kernel::has_btf(paths) {
+        Finding::present("btf", "the kernel tells its types")
+    } else {
+        Finding::absent(
+            "btf",
+            Missing {
+                why: "there is no /sys/kernel/btf/vmlinux".into(),
+                remedy: "use a kernel built with CONFIG_DEBUG_INFO_BTF; today's probes do without"
+                    .into(),
+            },
+        )
+    }
+    .optional()
+}
+
+fn tracepoints(paths: &Paths) -> Finding {
+    match kernel::tracepoints(paths) {
+        Some(names) if !names.is_empty() => Finding::present("tracepoints", names.join(", ")),
+        Some(_) => Finding::absent(
+            "tracepoints",
+            Missing {
+                why: "tracefs shows no events of vfio_mediate".into(),
+                remedy: "load the module: modprobe vfio_mediate".into(),
+            },
+        ),
+        None => Finding::absent(
+            "tracepoints",
+            Missing {
+                why: "tracefs cannot be read".into(),
+                remedy: "mount it at /sys/kernel/tracing; the probes do without".into(),
+            },
+        ),
+    }
+    // Only the attempt to attach is the proof, and that is made for each probe.
+    .optional()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn root() -> (tempfile::TempDir, Paths) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root: std::path::PathBuf = folder.path().into();
+        (folder, Paths { sysfs: root.clone(), procfs: root })
+    }
+
+    fn write(paths: &Paths, name: &str, text: &str) {
+        let file = paths.procfs.join(name);
+        fs::create_dir_all(file.parent().expect("below the root")).expect("made");
+        fs::write(file, text).expect("written");
+    }
+
+    fn found(paths: &Paths, name: &str) -> Finding {
+        let mut all = findings(paths).into_iter();
+        all.find(|finding| finding.name == name).expect("looked for")
+    }
+
+    #[test]
+    fn privilege_is_there_missing_or_unknown() {
+        let (_folder, paths) = root();
+        let unknown = found(&paths, "privilege");
+        assert!(!unknown.available && !unknown.needed, "{unknown:?}");
+        write(&paths, "self/status", "CapEff:\t0000000000000000\n");
+        let missing = found(&paths, "privilege");
+        assert!(!missing.available && missing.needed, "{missing:?}");
+        assert!(missing.remedy.is_some_and(|remedy| remedy.contains("CAP_BPF")));
+        write(&paths, "self/status", "CapEff:\t000000c000000000\n");
+        assert!(found(&paths, "privilege").available);
+    }
+
+    #[test]
+    fn lockdown_matters_when_it_hides_the_kernel() {
+        let (_folder, paths) = root();
+        assert_eq!(found(&paths, "lockdown").detail.as_deref(), Some("none"));
+        write(&paths, "kernel/security/lockdown", "none [integrity] confidentiality\n");
+        assert!(found(&paths, "lockdown").available);
+        write(&paths, "kernel/security/lockdown", "none integrity [confidentiality]\n");
+        let hidden = found(&paths, "lockdown");
+        assert!(!hidden.available && hidden.needed && hidden.remedy.is_some(), "{hidden:?}");
+    }
+
+    #[test]
+    fn types_and_tracepoints_are_good_to_have() {
+        let (_folder, paths) = root();
+        for name in ["btf", "tracepoints"] {
+            let absent = found(&paths, name);
+            assert!(!absent.available && !absent.needed && absent.why.is_some(), "{absent:?}");
+        }
+        write(&paths, "kernel/btf/vmlinux", "");
+        write(&paths, "kernel/tracing/events/sched/enable", "0");
+        assert!(found(&paths, "btf").available);
+        let absent = found(&paths, "tracepoints");
+        assert!(absent.remedy.is_some_and(|remedy| remedy.contains("modprobe")));
+        write(&paths, "kernel/tracing/events/vfio_mediate/vfio_mediate_state/id", "7");
+        assert_eq!(found(&paths, "tracepoints").detail.as_deref(), Some("vfio_mediate_state"));
+    }
+
+    #[test]
+    fn settings_are_told_with_what_they_mean() {
+        let (_folder, paths) = root();
+        for name in ["unprivileged_bpf_disabled", "perf_event_paranoid"] {
+            assert!(!found(&paths, name).available);
+            write(&paths, &format!("sys/kernel/{name}"), "2\n");
+            let detail = found(&paths, name).detail.expect("there");
+            assert!(detail.starts_with("2: "), "{detail}");
+        }
+    }
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The outlook of a source: its session, read as [`crate::convergence`] wants it.
+//!
+//! ```text
+//!   sums, 20 times a second ─┐
+//!   state changes ───────────┼─▶ reading ──▶ estimator ──▶ assessment
+//!   dirty queries ───────────┴─▶ facts ────────┘
+//! ```
+//!
+//! **What a region tells, and what not.** Its `pending_bytes` is all that the device has yet to give, and falls by what is read and rises
+//! by what the device's work makes stale. So `moved + pending` grows by just what was made stale: that is the dirty rate which the device's
+//! own data has to keep up with, and a rise of pending is the end of a pass. The memory that the device's DMA dirtied is another
+//! flow: the region says which pages, but nothing that is seen here says how fast the VMM sends them. So memory is in the
+//! account only in one case: if a query is answered "all", a whole range is dirty for as long as nobody tells pages apart, and it is
+//! part of what is left.
+
+use super::{Role, Session};
+use crate::{
+    convergence::{Assessment, DestinationFacts, Estimator, Facts, Phase, Rate, Reading, Tracking},
+    event::DirtyQuery,
+    state::State,
+};
+use migscope_abi::dirty::Outcome;
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, time::Duration};
+
+/// Follows one source.
+#[derive(Clone, Debug, Default)]
+pub struct Outlook {
+    estimator: Estimator,
+    /// Pending when it was first told.
+    first_pending: Option<u64>,
+    last_pending: Option<u64>,
+    /// Most of `moved + pending` so far: what the device had to give, stale data counted again.
+    produced: u64,
+    passes: u64,
+    last_pass_bytes: Option<u64>,
+    tracking: Tracking,
+    /// The dirty part of the round of queries under way, and of the last whole one.
+    round: Round,
+    memory_dirty: Option<Rate>,
+    all_dirty_bytes: u64,
+    assessment: Option<Assessment>,
+}
+
+/// Queries that go once over memory: each begins where one before ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    began_ns: u64,
+    /// When the round before began; pages that this one tells became dirty since.
+    since_ns: Option<u64>,
+    dirty_bytes: u64,
+    next_bytes: u64,
+    all_bytes: u64,
+    per_page: bool,
+}
+
+/// What is known from beside the session.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Surroundings {
+    /// Downtime that the VMM allows, in nanoseconds.
+    pub downtime_budget_ns: u64,
+    /// How long the source's changes of state took in an earlier migration of a like device.
+    pub transitions_ns: Option<u64>,
+    /// The destination, where it is known and seen.
+    pub destination: Option<DestinationFacts>,
+}
+
+impl Round {
+    /// How fast memory became dirty, as this round told.
+    fn rate(&self) -> Option<Rate> {
+        let window_ns = self.began_ns.checked_sub(self.since_ns?).filter(|ns| *ns > 0)?;
+        let window = Duration::from_nanos(window_ns).as_secs_f64();
+        Some(Rate { bytes_per_second: self.dirty_bytes as f64 / window, window_ns })
+    }
+}
+
+impl Outlook {
+    /// How fast the device's DMA made memory dirty: what the last whole round of queries told, over the time since the round before.
+    pub fn memory_dirty(&self) -> Option<Rate> {
+        self.memory_dirty
+    }
+
+    /// What followed from the last reading.
+    pub fn assessment(&self) -> Option<&Assessment> {
+        self.assessment.as_ref()
+    }
+
+    /// Takes in an answered dirty query.
+    pub fn queried(&mut self, query: &DirtyQuery) {
+        if query.start_bytes < self.round.next_bytes || self.round.next_bytes == 0 {
+            // The next round has begun: the one before is whole.
+            if self.round.next_bytes != 0 {
+                self.all_dirty_bytes = self.round.all_bytes;
+                self.tracking = match (self.round.per_page, self.round.all_bytes) {
+                    (_, 1..) => Tracking::AllDirty,
+                    (true, 0) => Tracking::PerPage,
+                    (false, 0) => self.tracking,
+                };
+            }
+            let since_ns = (self.round.next_bytes != 0).then_some(self.round.began_ns);
+            self.memory_dirty = self.round.rate().or(self.memory_dirty);
+            self.round = Round { began_ns: query.at_ns, since_ns, ..Round::default() };
+        }
+        self.round.dirty_bytes = self.round.dirty_bytes.saturating_add(query.dirty_bytes);
+        self.round.next_bytes = query.start_bytes.saturating_add(query.range_bytes);
+        match query.outcome {
+            Outcome::All => {
+                self.round.all_bytes = self.round.all_bytes.saturating_add(query.range_bytes);
+            }
+            Outcome::None | Outcome::Bitmap => self.round.per_page = true,
+            Outcome::Error => {}
+        }
+    }
+
+    /// Takes in how `session` stands at `at_ns` (`CLOCK_MONOTONIC`, nanoseconds).
+    pub fn read(&mut self, session: &Session, at_ns: u64, around: &Surroundings) {
+        let reading = self.reading(session, at_ns);
+        let facts = Facts {
+            // No question of the region protocol can fail that way.
+            size_query_failed: false,
+            tracking: self.tracking,
+            device_error: session.state() == State::Error,
+            blind: session.is_blind(),
+            destination: around.destination,
+            transitions_ns: around.transitions_ns,
+            downtime_budget_ns: around.downtime_budget_ns,
+            reinits: 0,
+        };
+        self.estimator.observe(&reading);
+        self.assessment = self.estimator.assess(&facts);
+    }
+
+    fn reading(&mut self, session: &Session, at_ns: u64) -> Reading {
+        let phase = if session.state().is_running() { Phase::PreCopy } else { Phase::Stopped };
+        let figures = session.figures();
+        let mut reading = Reading::unknown(at_ns, phase);
+        reading.moved_bytes = figures.data_bytes;
+        if let Some(pending) = figures.pending_bytes {
+            if self.last_pending.is_some_and(|last| pending > last) && phase == Phase::PreCopy {
+                self.passes = self.passes.saturating_add(1);
+                self.last_pass_bytes = Some(pending);
+            }
+            self.last_pending = Some(pending);
+            let all = if phase == Phase::PreCopy { self.all_dirty_bytes } else { 0 };
+            reading.remaining_bytes = Some(pending.saturating_add(all));
+            if let Some(moved) = figures.data_bytes {
+                let first = *self.first_pending.get_or_insert(pending.saturating_add(moved));
+                self.produced = self.produced.max(moved.saturating_add(pending));
+                reading.dirtied_bytes = Some(self.produced.saturating_sub(first));
+            }
+        }
+        reading.last_sync_bytes = self.last_pass_bytes;
+        reading.iteration = self.passes;
+        reading
+    }
+}
+
+impl Session {
+    /// Whether something of it was lost, or a probe is missing that would tell of it.
+    pub fn is_blind(&self) -> bool {
+        let super::Coverage { data, dirty, access, errors, state, .. } = self.coverage;
+        !(self.exact && data && dirty && access && errors && state)
+    }
+
+    /// Takes in what surrounds it, and follows from it what is to come; a destination has no outlook.
+    pub fn look_ahead(&mut self, at_ns: u64, around: &Surroundings) {
+        if self.role != Role::Source || self.end.is_some() {
+            return;
+        }
+        let mut outlook = std::mem::take(&mut self.outlook);
+        outlook.read(self, at_ns, around);
+        self.outlook = outlook;
+    }
+}
+
+/// An outlook as the API gives it; what is unknown is `null`. Rates have the window over which they were taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutlookReport {
+    /// `converging`, `not_converging` or `unknown`.
+    pub verdict: Cow<'static, str>,
+    /// What stands in the way, what to look at first at the front.
+    pub blocked: Vec<Blocked>,
+    /// How fast device data moves.
+    pub throughput_bytes_per_second: Option<f64>,
+    /// The window of the throughput.
+    pub throughput_window_ns: Option<u64>,
+    /// How fast device data is made stale.
+    pub dirty_bytes_per_second: Option<f64>,
+    /// The window of the dirty rate.
+    pub dirty_window_ns: Option<u64>,
+    /// Dirty rate over throughput: above 1, passes grow.
+    pub convergence_ratio: Option<f64>,
+    /// Time until the end of the migration.
+    pub remaining: Option<Band>,
+    /// The downtime to come.
+    pub downtime: Option<Band>,
+    /// The part of it that does not depend on bytes.
+    pub downtime_fixed_ns: Option<u64>,
+    /// Where that is from: `seen`, `partly` or `assumed`.
+    pub downtime_fixed_from: Option<Cow<'static, str>>,
+    /// Downtime that the VMM is taken to allow.
+    pub downtime_budget_ns: u64,
+    /// What other models say, from the same data.
+    pub baselines: Vec<Baseline>,
+}
+
+/// An estimate with its band: eight of ten lie in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Band {
+    /// What is expected.
+    pub expected_ns: u64,
+    /// The lower end.
+    pub low_ns: u64,
+    /// The upper end; `null` where there may be none.
+    pub high_ns: Option<u64>,
+}
+
+/// A reason, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    /// The value of the label `reason`.
+    pub reason: Cow<'static, str>,
+    /// A sentence with this migration's numbers.
+    pub explanation: String,
+    /// The file of its page in `dashboards/runbooks`.
+    pub runbook: Cow<'static, str>,
+}
+
+/// What another model says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// `qemu`, `kubevirt` or `geometric`.
+    pub model: Cow<'static, str>,
+    /// Time until the end.
+    pub remaining_ns: Option<u64>,
+    /// The downtime.
+    pub downtime_ns: Option<u64>,
+}
+
+impl From<&Assessment> for OutlookReport {
+    fn from(assessment: &Assessment) -> Self {
+        let blocked = assessment.blocked.iter().map(|reason| Blocked {
+            reason: reason.name().into(),
+            explanation: assessment.explain(*reason),
+            runbook: reason.runbook().into(),
+        });
+        let baselines = &assessment.baselines;
+        let models = [
+            ("qemu", baselines.qemu),
+            ("kubevirt", baselines.kubevirt),
+            ("geometric", baselines.geometric),
+        ];
+        let remaining = assessment.remaining.map(|remaining| Band {
+            expected_ns: remaining.expected_ns,
+            low_ns: remaining.low_ns,
+            high_ns: remaining.high_ns,
+        });
+        let downtime = assessment.downtime.map(|downtime| Band {
+            expected_ns: downtime.expected_ns,
+            low_ns: downtime.low_ns,
+            high_ns: Some(downtime.high_ns),
+        });
+        Self {
+            verdict: assessment.verdict.name().into(),
+            blocked: blocked.collect(),
+            throughput_bytes_per_second: assessment.throughput.map(|rate| rate.bytes_per_second),
+            throughput_window_ns: assessment.throughput.map(|rate| rate.window_ns),
+            dirty_bytes_per_second: assessment.dirty.map(|rate| rate.bytes_per_second),
+            dirty_window_ns: assessment.dirty.map(|rate| rate.window_ns),
+            convergence_ratio: assessment.ratio,
+            remaining,
+            downtime,
+            downtime_fixed_ns: assessment.downtime.map(|downtime| downtime.fixed_ns),
+            downtime_fixed_from: assessment.downtime.map(|downtime| {
+                match downtime.fixed_from {
+                    crate::convergence::FixedFrom::Seen => "seen",
+                    crate::convergence::FixedFrom::Partly => "partly",
+                    crate::convergence::FixedFrom::Assumed => "assumed",
+                }
+                .into()
+            }),
+            downtime_budget_ns: assessment.evidence.downtime_budget_ns,
+            baselines: models
+                .map(|(model, prediction)| Baseline {
+                    model: model.into(),
+                    remaining_ns: prediction.remaining_ns,
+                    downtime_ns: prediction.downtime_ns,
+                })
+                .into(),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! An observer that is told a migration, for tests of what is served.
+
+use migscope::{
+    clock::monotonic_ns,
+    event::{Event, StateChange},
+    host::Paths,
+    http,
+    metrics::{Info, Metrics},
+    observer::Observer,
+    probes::{Standing, all_missing, attach::Missing},
+    sample::Losses,
+    sampler::{Shared, lock},
+    state::{Protocol, State},
+};
+use migscope_abi::{device::DeviceKey, ring::DeviceSums, state::Cause, trace};
+use prometheus::Registry;
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+use tokio::sync::watch;
+
+pub(crate) const SOURCE: DeviceKey = DeviceKey::pci(0, 0, 0x10 << 3);
+pub(crate) const DESTINATION: DeviceKey = DeviceKey::pci(0, 0, 0x11 << 3);
+pub(crate) const MS: u64 = 1_000_000;
+
+/// The router, with what it shows and what ends its streams.
+pub(crate) struct Scripted {
+    pub(crate) observer: Shared,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) router: axum::Router,
+}
+
+impl Scripted {
+    /// Nothing was seen, and the probes were not tried.
+    pub(crate) fn new() -> Self {
+        let nowhere = PathBuf::from("/nonexistent");
+        let paths = Paths { sysfs: nowhere.clone(), procfs: nowhere };
+        let metrics = Arc::new(Metrics::new(Registry::new()));
+        let observer = Arc::new(Mutex::new(Observer::new(paths, metrics)));
+        let (stop, stopped) = watch::channel(false);
+        let router = http::router(Arc::clone(&observer), "/metrics", stopped);
+        Self { observer, stop, router }
+    }
+
+    /// All probes are attached and nothing was lost.
+    pub(crate) fn watching() -> Self {
+        let scripted = Self::new();
+        scripted.tell(|observer| {
+            observer.probes(trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect());
+            observer.losses(Losses { told: [0; 3], skipped: Some(0) }, monotonic_ns());
+        });
+        scripted
+    }
+
+    pub(crate) fn tell<T>(&self, told: impl FnOnce(&mut Observer) -> T) -> T {
+        told(&mut lock(&self.observer))
+    }
+
+    /// The device changes its state now.
+    pub(crate) fn change(&self, device: DeviceKey, from: State, now: State, sums: DeviceSums) {
+        self.change_at(device, from, now, sums, monotonic_ns());
+    }
+
+    pub(crate) fn change_at(
+        &self,
+        device: DeviceKey,
+        from: State,
+        now: State,
+        sums: DeviceSums,
+        at_ns: u64,
+    ) {
+        let sums = Some(DeviceSums { state: now as u64, last_seen_ns: at_ns, ..sums });
+        let change = StateChange {
+            device,
+            at_ns,
+            tgid: 4711,
+            from,
+            protocol: Protocol::Region,
+            requested: Some(now),
+            now,
+            cause: Cause::Write,
+            duration_ns: 20_000,
+            result: 0,
+            sums,
+        };
+        self.tell(|observer| {
+            observer.events(&[Event::State(change)]);
+            observer.settled(at_ns);
+        });
+    }
+
+    /// The device's sums are read now.
+    pub(crate) fn sums(&self, device: DeviceKey, state: State, sums: DeviceSums) {
+        let at_ns = monotonic_ns();
+        let sums = DeviceSums { state: state as u64, last_seen_ns: at_ns, ..sums };
+        self.tell(|observer| observer.sums_read(at_ns, &BTreeMap::from([(device, sums)])));
+    }
+
+    /// The device belongs to a machine of this name.
+    pub(crate) fn name(&self, device: DeviceKey, vm: &str) {
+        let info = Info {
+            driver: "vfio_mediate".into(),
+            iommu_group: "7".into(),
+            vm: vm.into(),
+            vm_uuid: String::new(),
+        };
+        self.tell(|observer| observer.described(device, info));
+    }
+
+    /// Both ends of a migration that ended a moment ago.
+    pub(crate) fn migrate(&self) {
+        let now = monotonic_ns();
+        let at = |ms: u64| now - (40 - ms) * MS;
+        let start = DeviceSums::default();
+        let (running, pre_copy, stop) = (State::Running, State::PreCopy, State::StopAndCopy);
+        self.change_at(SOURCE, running, pre_copy, start, at(10));
+        self.change_at(SOURCE, pre_copy, stop, moving(4096, 100), at(20));
+        self.change_at(DESTINATION, running, State::Resuming, start, at(23));
+        self.change_at(SOURCE, stop, State::Stopped, moving(4196, 0), at(25));
+        let resumed = DeviceSums { data_bytes: [0, 4196], iterations: [0, 2], ..start };
+        self.change_at(DESTINATION, State::Resuming, running, resumed, at(30));
+    }
+}
+
+/// Sums of a source that has moved `data_bytes` in buffers of 1 KiB and has more to go.
+pub(crate) fn moving(data_bytes: u64, pending_bytes: u64) -> DeviceSums {
+    DeviceSums {
+        data_bytes: [data_bytes, 0],
+        iterations: [data_bytes.div_ceil(1024), 0],
+        dirty_queries: [0, 0, 1, 0],
+        dirty_pages: 3,
+        dirty_bytes: 12_288,
+        pending_bytes,
+        pending_reads: 2,
+        ..DeviceSums::default()
+    }
+}
+
+/// No probe is attached, for this reason.
+pub(crate) fn blind(why: &str, remedy: &str) -> Standing {
+    all_missing(&Missing { why: why.into(), remedy: remedy.into() })
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! However many devices come and whatever they do, the series stay within the bounds that are documented.
+
+use migscope::{
+    convergence::Reason,
+    event::{DirtyQuery, Event, StateChange, Violation},
+    host::Paths,
+    metrics::{Convergence, DEVICES, Metrics, REASONS, Remaining, Values, describe},
+    observer::Observer,
+    sample::{Access, Losses, Sample},
+    session::Downtime,
+    state::{Protocol, State},
+};
+use migscope_abi::{
+    device::DeviceKey,
+    dirty::Outcome,
+    latency::BUCKETS,
+    region::{Field, Op},
+    ring::{AccessKey, DeviceSums},
+    rule::Rule,
+    state::Cause,
+    trace::{self, DataDirection},
+};
+use prometheus::Registry;
+use proptest::{prelude::*, sample::select};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+fn observer() -> Observer {
+    let nowhere = PathBuf::from("/nonexistent");
+    let paths = Paths { sysfs: nowhere.clone(), procfs: nowhere };
+    Observer::new(paths, Arc::new(Metrics::new(Registry::new())))
+}
+
+fn state() -> impl Strategy<Value = State> {
+    select(State::ALL.to_vec())
+}
+
+/// More devices than there is room for.
+fn device() -> impl Strategy<Value = DeviceKey> {
+    (0_u8..2, 0_u8..=255).prop_map(|(bus, function)| DeviceKey::pci(0, bus, function))
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let change = (device(), 0_u64..1 << 40, state(), 0_usize..9, state(), any::<bool>());
+    let change = (change, select(Cause::ALL.to_vec()), 0_u64..1 << 40).prop_map(
+        |((device, at_ns, from, requested, now, refused), cause, duration_ns)| {
+            Event::State(StateChange {
+                device,
+                at_ns,
+                tgid: 0,
+                protocol: Protocol::Region,
+                from,
+                requested: State::ALL.get(requested).copied(),
+                now,
+                cause,
+                duration_ns,
+                result: if refused { -22 } else { 0 },
+                sums: Some(DeviceSums {
+                    state: now as u64,
+                    last_seen_ns: at_ns,
+                    ..DeviceSums::default()
+                }),
+            })
+        },
+    );
+    let query = (device(), select(Outcome::ALL.to_vec()), any::<u64>()).prop_map(
+        |(device, outcome, duration_ns)| {
+            Event::DirtyQuery(DirtyQuery {
+                device,
+                at_ns: 0,
+                start_bytes: 0,
+                range_bytes: 4096,
+                dirty_bytes: duration_ns,
+                outcome,
+                duration_ns,
+            })
+        },
+    );
+    let violation =
+        (device(), select(Rule::ALL.to_vec()), state()).prop_map(|(device, rule, state)| {
+            Event::Violation(Violation { device, at_ns: 0, rule, state, field: None, value: 0 })
+        });
+    prop_oneof![6 => change, 1 => query, 1 => violation]
+}
+
+fn sample() -> impl Strategy<Value = Sample> {
+    let access = (device(), 0_u32..20, 0_u32..4);
+    let devices = proptest::collection::vec(device(), 0..400);
+    (devices, proptest::collection::vec(access, 0..200)).prop_map(|(devices, accesses)| {
+        let mut sample = Sample::default();
+        sample.devices.extend(devices.into_iter().map(|key| (key, DeviceSums::default())));
+        sample.accesses.extend(accesses.into_iter().map(|(device, field, op_and_refused)| {
+            Access { key: AccessKey { device: device.0, field, op_and_refused }, count: 1 }
+        }));
+        for (field, op) in (0..20).flat_map(|field| (0..3).map(move |op| (field, op))) {
+            sample.latencies.insert((field, op), (vec![1; BUCKETS], 1));
+        }
+        sample
+    })
+}
+
+fn within_bounds(metrics: &Metrics) -> Result<(), TestCaseError> {
+    for (family, series) in metrics.series() {
+        prop_assert!(series <= family.most_series(), "{}: {}", family.name, series);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn no_family_grows_past_its_bound(
+        events in proptest::collection::vec(event(), 0..2000),
+        sample in sample(),
+    ) {
+        let mut observer = observer();
+        observer.probes(trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect());
+        observer.losses(Losses { skipped: Some(0), ..Losses::default() }, 0);
+        observer.events(&events);
+        observer.settled(1 << 41);
+        observer.sampled(&sample);
+        within_bounds(observer.metrics())?;
+    }
+}
+
+#[test]
+fn a_family_that_is_full_says_what_it_refused_until_devices_age_out() {
+    let observer = observer();
+    let metrics = observer.metrics();
+    let keys: Vec<_> = (0..=u8::MAX).map(|function| DeviceKey::pci(0, 0, function)).collect();
+    let one_more = DeviceKey::pci(0, 1, 0);
+    let show = |key: DeviceKey| {
+        let device = key.to_string();
+        let outlook = Convergence {
+            throughput: &[(DataDirection::Save, 1.0), (DataDirection::Resume, 1.0)],
+            converging: Some(false),
+            blocked: Some(&Reason::ALL),
+            remaining: Some(Duration::from_secs(1)),
+            ..Convergence::default()
+        };
+        metrics.convergence.show(&device, &outlook);
+        let bytes = Some(1);
+        let remaining = Remaining { precopy_initial_bytes: bytes, ..Remaining::default() };
+        metrics.device.show_remaining(&device, &remaining);
+    };
+    keys.iter().copied().for_each(show);
+    let shown = || String::from_utf8(metrics.encode().expect("encodes")).expect("text");
+    assert!(!shown().contains("refused_total{"), "256 devices have room");
+    show(one_more);
+    within_bounds(metrics).expect("bounded");
+    let text = shown();
+    for (family, refused) in [
+        ("vfio_migration_converging", 1),
+        ("vfio_migration_blocked", REASONS.len()),
+        ("vfio_migration_precopy_initial_bytes", 1),
+    ] {
+        let line = format!("migscope_series_refused_total{{family=\"{family}\"}} {refused}\n");
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    assert!(!text.contains(&one_more.to_string()));
+    metrics.forget(keys[0]);
+    show(one_more);
+    let text = shown();
+    assert!(text.contains(&one_more.to_string()) && !text.contains(&keys[0].to_string()));
+    // Two directions, converging, the reasons, remaining, and one of the bytes.
+    let evicted = format!("migscope_series_evicted_total {}\n", 2 + 1 + REASONS.len() + 1 + 1);
+    assert!(text.contains(&evicted), "{evicted}: {text}");
+}
+
+#[test]
+fn every_part_of_a_downtime_has_its_series() {
+    let metrics = Metrics::new(Registry::new());
+    for (part, _) in Downtime::default().parts() {
+        metrics.session.downtime_part(part, 5_000_000, 1);
+    }
+    let text = String::from_utf8(metrics.encode().expect("encodes")).expect("text");
+    let parts = "stop final_data final_dirty transfer_gap load start source destination total";
+    for part in parts.split(' ') {
+        let line = format!("vfio_migration_downtime_seconds_count{{part=\"{part}\"}} 1\n");
+        assert!(text.contains(&line), "{part}: {text}");
+    }
+}
+
+#[test]
+fn every_family_is_described_before_it_has_a_series() {
+    let families = describe();
+    assert!(families.len() > 40 && families.len() <= 128, "{}", families.len());
+    for family in &families {
+        assert!(family.help.ends_with('.') && !family.absent.is_empty(), "{family:?}");
+        assert!(!family.absent.ends_with('.'), "it completes a sentence: {family:?}");
+        for label in &family.labels {
+            assert!(label.most() > 0, "{family:?}");
+            assert_eq!(label.name == "device", label.values == Values::Devices, "{family:?}");
+        }
+    }
+    let blocked = families.iter().find(|family| family.name == "vfio_migration_blocked");
+    let blocked = blocked.expect("there is one");
+    assert_eq!(blocked.most_series(), DEVICES * REASONS.len());
+    let accesses = families.iter().find(|f| f.name == "vfio_migration_region_accesses_total");
+    let most = accesses.expect("there is one").most_series();
+    assert_eq!(most, DEVICES * Field::COUNT * Op::COUNT * 2);
+}
