@@ -156,7 +156,7 @@ fn settle(agent: &Agent, accounts: &Outcome, seen: Vec<Seen>) -> Result<Demo> {
 }
 
 /// The program that an environment variable names; `cargo xtask` sets them.
-fn program(variable: &str) -> Result<std::ffi::OsString> {
+pub(crate) fn program(variable: &str) -> Result<std::ffi::OsString> {
     std::env::var_os(variable)
         .with_context(|| format!("{variable} must name a program; `cargo xtask demo` sets it"))
 }

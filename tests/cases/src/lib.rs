@@ -12,6 +12,7 @@ pub mod module;
 pub mod records;
 pub mod refusal;
 pub mod session;
+pub mod stage;
 pub mod starve;
 pub mod suspend;
 pub mod vendor;

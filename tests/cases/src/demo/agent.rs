@@ -31,8 +31,17 @@ impl Agent {
     ///
     /// When it does not start, ends early, or is not ready in time.
     pub fn start(listen: SocketAddr) -> Result<Self> {
+        Self::start_with(listen, &[])
+    }
+
+    /// The same, with these words on its command line.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::start`].
+    pub fn start_with(listen: SocketAddr, words: &[&str]) -> Result<Self> {
         let mut command = Command::new(super::program("MIGSCOPE_AGENT")?);
-        command.args(["agent", "--web.listen-address", &listen.to_string()]);
+        command.args(["agent", "--web.listen-address", &listen.to_string()]).args(words);
         // Its log goes to our stderr; stdout is for the demo's one object.
         command.stdout(std::io::stderr());
         let child = command.spawn().with_context(|| format!("failed to start {command:?}"))?;
@@ -54,6 +63,11 @@ impl Agent {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(agent)
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// One scrape of `/metrics`.
