@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `cargo xtask bench NAME`: how fast, beside what one would use instead.
 //!
-//! The guest is emulated, so only ratios mean something, and each is of two things that were measured in turn in one run.
+//! The guest is emulated, so only ratios mean something, and each is of two things that were measured in turn in one run. What is
+//! no matter of speed runs on the host.
+
+mod prediction;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -28,6 +31,10 @@ const MIB: f64 = 1_048_576.0;
 pub(crate) enum Bench {
     /// The driver: saving against memcpy and mtty, dirty queries against type 1, the cost of a write fault
     Driver(Arguments),
+    /// The agent's predictions: their errors beside those of QEMU, KubeVirt and the geometric model
+    ///
+    /// Replays migrations that are simulated page by page, or recorded ones. A few minutes on two CPUs.
+    Prediction(prediction::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -66,7 +73,10 @@ struct Versus {
 
 /// Runs a benchmark and shows what it found.
 pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<ExitCode> {
-    let Bench::Driver(Arguments { runs, json }) = bench;
+    let Arguments { runs, json } = match bench {
+        Bench::Driver(arguments) => arguments,
+        Bench::Prediction(arguments) => return prediction::run(workspace, arguments),
+    };
     let text = driver(workspace, *runs)?;
     if *json {
         println!("{}", text.trim_end());

@@ -10,6 +10,7 @@ mod demo;
 mod fuzz;
 mod kernel;
 mod lint;
+mod metrics_doc;
 mod miri;
 mod programs;
 mod progress;
@@ -86,6 +87,12 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// All that CI runs; the last line of the output is the number of passed and failed tests
     Test,
+    /// The tests of the live page alone, in headless Chromium
+    Page {
+        /// A folder for pictures of what the tests see; live-page.png is the one of dashboards/screenshots
+        #[arg(long, value_name = "DIR")]
+        pictures: Option<PathBuf>,
+    },
     /// The driver's pure files and driver/abi under Miri, which finds undefined behaviour
     Miri,
     /// How fast, beside what one would use instead
@@ -93,6 +100,12 @@ enum Command {
     Bench(bench::Bench),
     /// Formatting, clippy for every target, checkpatch, licences
     Lint,
+    /// Write the page of all metrics, agent/METRICS.md, from the registry of the agent
+    MetricsDoc {
+        /// Write nothing; fail if the page is not current
+        #[arg(long)]
+        check: bool,
+    },
     /// The first program in the guest; not for people
     #[command(hide = true)]
     Guest,
@@ -127,9 +140,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Demo { json, keep } => return demo::run(&workspace, json, keep),
         Command::Fuzz(arguments) => return fuzz::run(&workspace, &arguments),
         Command::Test => return test::run(&workspace),
+        Command::Page { pictures } => return test::page(&workspace, pictures.as_deref()),
         Command::Miri => miri::run(&workspace)?,
         Command::Bench(bench) => return bench::run(&workspace, &bench),
         Command::Lint => lint::run(&workspace)?,
+        Command::MetricsDoc { check: false } => metrics_doc::write(&workspace)?,
+        Command::MetricsDoc { check: true } => metrics_doc::check(&workspace)?,
         Command::Vm(command) => {
             return Ok(vm::run(&workspace, command).unwrap_or_else(|error| {
                 eprintln!("error: {error:#}");

@@ -14,6 +14,7 @@ use crate::build_driver;
 use crate::build_ebpf;
 use crate::child;
 use crate::kernel::{Kernel, Variant};
+use crate::metrics_doc;
 use crate::programs;
 use crate::setup::packages::{self, Group};
 use crate::workspace::Workspace;
@@ -30,6 +31,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "rustfmt", run: rustfmt },
     Check { name: "alerts, their tests and runbooks, exposition", run: prometheus::check },
     Check { name: "clippy", run: clippy },
+    Check { name: "page of all metrics", run: metrics_doc::check },
     Check { name: "clippy of the probes", run: clippy_ebpf },
     Check { name: "clippy of the driver", run: clippy_driver },
     Check { name: "checkpatch of the driver", run: checkpatch },

@@ -28,6 +28,7 @@ pub(crate) struct Programs {
     pub(crate) migrator: PathBuf,
     pub(crate) demo: PathBuf,
     pub(crate) suspend: PathBuf,
+    pub(crate) stage: PathBuf,
 }
 
 impl Programs {
@@ -47,6 +48,7 @@ impl Programs {
             migrator: find("migrator")?,
             demo: find("migscope-demo")?,
             suspend: find("migscope-suspend")?,
+            stage: find("migscope-stage")?,
         })
     }
 
@@ -65,6 +67,11 @@ pub(crate) fn fuzzer(workspace: &Workspace) -> Result<PathBuf> {
 /// The benchmarks.
 pub(crate) fn bench(workspace: &Workspace) -> Result<PathBuf> {
     program(workspace, "perf")
+}
+
+/// Simulated migrations and the score of those who predict them.
+pub(crate) fn prediction(workspace: &Workspace) -> Result<PathBuf> {
+    program(workspace, "prediction")
 }
 
 /// The one program of a package, optimised.

@@ -4,6 +4,7 @@
 //! Every step runs whatever became of the others; the last line of the output is the total.
 
 mod machines;
+mod page;
 mod report;
 
 use std::collections::BTreeMap;
@@ -49,7 +50,25 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     guest_suite(workspace, &mut report);
     fuzz_and_kunit(workspace, &mut report);
     demo_json(workspace, &mut report);
+    page::steps(workspace, None, &mut report);
 
+    println!("\n{report}");
+    Ok(if report.total().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The tests of the live page alone, with pictures of what they see in a folder.
+pub(crate) fn page(workspace: &Workspace, pictures: Option<&Path>) -> Result<ExitCode> {
+    setup::packages()?;
+    // Tests run in the folder of their package.
+    let pictures = pictures
+        .map(|folder| {
+            std::fs::create_dir_all(folder).and_then(|()| folder.canonicalize()).with_context(
+                || format!("failed to make the folder for pictures, {}", folder.display()),
+            )
+        })
+        .transpose()?;
+    let mut report = Report::default();
+    page::steps(workspace, pictures.as_deref(), &mut report);
     println!("\n{report}");
     Ok(if report.total().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -53,7 +53,8 @@ impl Group {
                 &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "g++"]
             }
             Self::Bindgen => &["libclang-22-dev", "clang-22"],
-            Self::Vm => &["qemu-system-x86", "busybox-static", "kmod"],
+            // tmux is the terminal in which `migscope top` is tested.
+            Self::Vm => &["qemu-system-x86", "busybox-static", "kmod", "tmux"],
             Self::Lint => &["perl"],
         }
     }
