@@ -18,7 +18,7 @@ use crate::{
     privilege::{Holder, Mode, PrivilegeError},
     probes::{
         Standing, all_missing,
-        attach::{Missing, attach},
+        attach::{Missing, attach, chain},
         load::{Loaded, load},
         logs::Logs,
         maps::Maps,
@@ -224,7 +224,7 @@ impl Sampler {
             match lost {
                 Ok(told) => observer.losses(Losses { told, skipped }, now_ns),
                 Err(error) => {
-                    error!(error = &error as &dyn std::error::Error, "losses are unknown");
+                    error!(error = chain(&error), "losses are unknown");
                     observer.lose(now_ns, "events may have been lost");
                 }
             }
@@ -254,7 +254,7 @@ impl Sampler {
                 }
             }
             Err(error) => {
-                error!(error = &error as &dyn std::error::Error, "the probes' sums are unknown");
+                error!(error = chain(&error), "the probes' sums are unknown");
             }
         }
         if let Some(logs) = &mut probes.logs {
@@ -273,7 +273,7 @@ impl Sampler {
         let at_ns = monotonic_ns();
         match probes.maps.device_sums() {
             Ok(devices) => lock(&self.observer).sums_read(at_ns, &devices),
-            Err(error) => debug!(error = &error as &dyn std::error::Error, "no sums this time"),
+            Err(error) => debug!(error = chain(&error), "no sums this time"),
         }
     }
 

@@ -4,7 +4,10 @@
 //! It has the metrics and not the observer, and a limit of its own: a scrape never waits until the observer is done with
 //! something, nor behind the pages that do.
 
-use crate::metrics::{Format, Metrics};
+use crate::{
+    metrics::{Format, Metrics},
+    probes::attach::chain,
+};
 use axum::{
     Router,
     extract::State,
@@ -37,7 +40,7 @@ async fn scrape(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> Resp
     match metrics.scrape(format) {
         Ok(text) => (kind, text).into_response(),
         Err(error) => {
-            error!(error = &error as &dyn std::error::Error, "a scrape failed");
+            error!(error = chain(&error), "a scrape failed");
             (StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written; see the log\n")
                 .into_response()
         }

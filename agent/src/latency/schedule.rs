@@ -2,7 +2,7 @@
 //! When the intervals of the latency log end: by the clock while the agent runs, and once more when it stops.
 
 use super::interval_log::{IntervalLog, LIMIT_BYTES, LogError, Moment, tag};
-use crate::{clock::monotonic_ns, metrics::Metrics};
+use crate::{clock::monotonic_ns, metrics::Metrics, probes::attach::chain};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -64,7 +64,7 @@ impl Logger {
         let series = self.metrics.latencies();
         let series = series.map(|(family, labels, latency)| (tag(family.name, &labels), latency));
         if let Err(error) = self.log.end_interval(series, now()) {
-            error!(error = &error as &dyn std::error::Error, "latencies are not logged");
+            error!(error = chain(&error), "latencies are not logged");
         }
     }
 }
