@@ -10,7 +10,6 @@
 //! The order is the point: see [`crate::privilege`].
 
 use crate::{
-    clock::monotonic_ns,
     config::{Change, ConfigError, Settings},
     http,
     latency::{interval_log::LogError, schedule::Logger},
@@ -325,12 +324,10 @@ impl Agent {
         let observer = lock(&self.observer);
         let standing = observer.standing();
         let attached = standing.values().filter(|attached| attached.is_ok()).count();
-        let devices = observer.device_reports(monotonic_ns());
-        let migrating = devices.iter().filter(|device| device.session.is_some()).count();
+        let (devices, migrating) = observer.counts();
         format!(
-            "{attached} of {} probes attached, {} devices seen, {migrating} migrating",
-            standing.len(),
-            devices.len()
+            "{attached} of {} probes attached, {devices} devices seen, {migrating} migrating",
+            standing.len()
         )
     }
 }

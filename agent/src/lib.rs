@@ -10,8 +10,9 @@
 //! - [`probes`]: the eBPF programs, loaded, attached and read; [`sampler`] does that in time
 //! - [`event`], [`sample`]: what comes from them; [`feed`]: both together, as it is taken in, recorded and played
 //! - [`observer`]: puts it together, into [`device`]s, [`session`]s, [`dirty`] pages and [`latency`] distributions
+//! - [`convergence`]: whether a migration ends, when, and why not; [`snapshot`]: all that is known at one moment
 //! - [`record`]: the feed in a file; [`report`]: what such a file tells
-//! - [`metrics`], [`http`]: what Prometheus and people see; [`web`]: who may see it, and over what
+//! - [`metrics`], [`http`], [`top`]: what Prometheus, browsers and people at a terminal see; [`web`]: who may see it, and over what
 //! - [`host`], [`check`]: what this host can show, and what it cannot
 //! - [`agent`]: the exporter as a whole; [`service`]: as a service of systemd; [`privilege`]: what it may do, and gives up
 //! - [`args`], [`config`], [`logging`]: how it is to run, by the command line and a file

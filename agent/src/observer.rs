@@ -77,11 +77,18 @@ struct Watched {
     device: Device,
     tracker: Tracker,
     info: Info,
+    /// Whether how its migration goes is shown.
+    convergence_shown: bool,
 }
 
 impl Watched {
     fn new(key: DeviceKey) -> Self {
-        Self { device: Device::new(key), tracker: Tracker::default(), info: Info::default() }
+        Self {
+            device: Device::new(key),
+            tracker: Tracker::default(),
+            info: Info::default(),
+            convergence_shown: false,
+        }
     }
 }
 
@@ -425,12 +432,17 @@ impl Observer {
     }
 
     /// Shows how the migrations under way go; of those that have ended, what is to come is nothing.
-    fn show_convergence(&self) {
-        for watched in self.devices.values() {
+    fn show_convergence(&mut self) {
+        for watched in self.devices.values_mut() {
+            let in_error = matches!(watched.device.standing(), DeviceStanding::In(State::Error, _));
+            let goes = in_error || watched.tracker.current().is_some();
+            // Most devices of a host do not migrate: what is not there need not be taken away four times a second.
+            if !goes && !watched.convergence_shown {
+                continue;
+            }
+            watched.convergence_shown = goes;
             let device = watched.device.key().to_string();
             let Some(session) = watched.tracker.current() else {
-                let in_error =
-                    matches!(watched.device.standing(), DeviceStanding::In(State::Error, _));
                 let blocked = in_error.then_some(&[Reason::DeviceError][..]);
                 let shown = Convergence { blocked, ..Convergence::default() };
                 self.metrics.convergence.show(&device, &shown);
@@ -505,10 +517,16 @@ impl Observer {
         retired
     }
 
+    /// How many devices were seen, and how many of them migrate.
+    pub fn counts(&self) -> (usize, usize) {
+        let migrating = self.devices.values().filter(|watched| watched.tracker.current().is_some());
+        (self.devices.len(), migrating.count())
+    }
+
     /// The devices, as they stand at `now_ns`.
     pub fn device_reports(&self, now_ns: u64) -> Vec<DeviceReport> {
         let report = |watched: &Watched| {
-            let Watched { device, tracker, info } = watched;
+            let Watched { device, tracker, info, .. } = watched;
             let (state, since_ns) = match device.standing() {
                 DeviceStanding::Unknown => (None, None),
                 DeviceStanding::In(state, since_ns) => (Some(state.name().into()), Some(since_ns)),

@@ -392,8 +392,8 @@ impl Tracker {
             }
             return ended;
         }
-        // The first that is seen of a migration may be a change in its middle, or its end.
-        if let (None, Some(sums)) = (&self.current, change.sums) {
+        // The first that is seen of a migration may be a change in its middle, or its end. One whose middle was lost is no other one.
+        if let (true, None, Some(sums)) = (ended.is_empty(), &self.current, change.sums) {
             self.found(change.device, change.from, sums, change.began_ns(), next_id, coverage);
         }
         if change.from.is_running() && !change.now.is_running() {
@@ -442,28 +442,9 @@ impl Tracker {
             return false;
         }
         let mut session = Session {
-            id: *next_id,
-            device,
-            role,
-            tgid: None,
-            protocol: Protocol::Region,
-            began_ns: at_ns,
             seen_from_start: false,
-            end: None,
             exact: false,
-            transitions: Vec::new(),
-            transitions_left_out: 0,
-            violations: Violations::default(),
-            timeline: Timeline::default(),
-            coverage,
-            outlook: Outlook::default(),
-            downtime: Downtime::default(),
-            peer: None,
-            state,
-            stop_began_ns: None,
-            stamps: Stamps::default(),
-            base: Some(sums),
-            last: Some(sums),
+            ..Session::new(*next_id, device, role, (state, at_ns), Some(sums), coverage)
         };
         *next_id += 1;
         session.note(at_ns, true);
@@ -484,30 +465,15 @@ impl Tracker {
         };
         let id = *next_id;
         *next_id += 1;
+        let entered = (change.now, change.began_ns());
         let mut session = Session {
-            id,
-            device: change.device,
-            role,
             tgid: Some(change.tgid),
             protocol: change.protocol,
-            began_ns: change.began_ns(),
-            end: None,
             // One that was under way when the agent came lacks its first part.
             exact: !change.from.is_saving() && change.sums.is_some(),
             seen_from_start: !change.from.is_saving(),
             transitions: vec![change.clone()],
-            transitions_left_out: 0,
-            violations: Violations::default(),
-            timeline: Timeline::default(),
-            coverage,
-            outlook: Outlook::default(),
-            downtime: Downtime::default(),
-            peer: None,
-            state: change.now,
-            stop_began_ns: None,
-            stamps: Stamps::default(),
-            base: change.sums,
-            last: change.sums,
+            ..Session::new(id, change.device, role, entered, change.sums, coverage)
         };
         session.note_stop(self.stopped);
         session.note(change.at_ns, true);
@@ -516,6 +482,42 @@ impl Tracker {
 }
 
 impl Session {
+    /// A session that nothing has happened in; `entered` is the state that it begins with, and since when.
+    fn new(
+        id: u64,
+        device: DeviceKey,
+        role: Role,
+        entered: (State, u64),
+        sums: Option<DeviceSums>,
+        coverage: Coverage,
+    ) -> Self {
+        let (state, began_ns) = entered;
+        Self {
+            id,
+            device,
+            role,
+            tgid: None,
+            protocol: Protocol::Region,
+            began_ns,
+            seen_from_start: true,
+            end: None,
+            exact: true,
+            transitions: Vec::new(),
+            transitions_left_out: 0,
+            violations: Violations::default(),
+            timeline: Timeline::default(),
+            coverage,
+            outlook: Outlook::default(),
+            downtime: Downtime::default(),
+            peer: None,
+            state,
+            stop_began_ns: None,
+            stamps: Stamps::default(),
+            base: sums,
+            last: sums,
+        }
+    }
+
     fn note_stop(&mut self, stopped: Option<(u64, u64)>) {
         if let (Role::Source, Some((began_ns, duration_ns)), None) =
             (self.role, stopped, self.stop_began_ns)

@@ -179,6 +179,25 @@ fn a_session_whose_end_was_lost_is_unknown_and_the_next_one_begins() {
 }
 
 #[test]
+fn a_migration_that_lost_a_record_in_its_middle_is_one_session() {
+    let mut script = Script::new(1);
+    script.write(State::PreCopy);
+    script.state = State::StopAndCopy; // one record that never came
+    let session = one(script.write(State::Stopped));
+    assert_eq!(end_of(&session), Some(End::Unknown));
+    assert!(script.tracker.current().is_none());
+}
+
+#[test]
+fn a_migration_of_which_only_the_end_was_seen_is_a_session() {
+    let mut script = Script::new(1);
+    script.state = State::StopAndCopy;
+    let session = one(script.write(State::Stopped));
+    assert_eq!(end_of(&session), Some(End::Completed));
+    assert!(!session.exact && !session.seen_from_start);
+}
+
+#[test]
 fn a_session_that_was_under_way_before_the_agent_is_not_exact() {
     let mut script = Script::new(1);
     script.state = State::PreCopy;
