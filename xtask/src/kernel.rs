@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask kernel`: the guest's kernels, with Rust support.
+//! The guest's kernels. `cargo xtask kernel`: those that are built here, with Rust support; Debian's are in [`stock`].
 //!
 //! ```text
 //! kernel-DIGEST/, kernel-debug-DIGEST/
@@ -8,7 +8,10 @@
 //!   log        everything that make said
 //! ```
 
+mod bootable;
+mod choice;
 mod config;
+mod stock;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +26,9 @@ use crate::setup::packages::{self, Group};
 use crate::setup::rust::Rust;
 use crate::setup::{self, bindgen, kernel_source};
 use crate::workspace::Workspace;
+pub(crate) use bootable::Bootable;
+pub(crate) use choice::Choice;
+pub(crate) use stock::Series;
 
 /// Which kernel the guest runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -150,13 +156,40 @@ impl Kernel {
         self.entry.join("build")
     }
 
-    pub(crate) fn image(&self) -> PathBuf {
+}
+
+impl Bootable for Kernel {
+    fn image(&self) -> PathBuf {
         self.entry.join("build/arch/x86/boot/bzImage")
     }
 
-    /// What belongs at `/lib/modules/RELEASE` in the guest.
-    pub(crate) fn modules(&self) -> PathBuf {
+    fn release(&self) -> &str {
+        &self.release
+    }
+
+    fn modules(&self) -> PathBuf {
         self.entry.join("modules/lib/modules").join(&self.release)
+    }
+
+    fn early(&self) -> &[PathBuf] {
+        &[]
+    }
+
+    /// VFIO as group and container, as cdev with iommufd, and the stock driver.
+    fn vfio_modules(&self) -> &'static [&'static str] {
+        &["iommufd", "vfio_iommu_type1", "vfio-pci"]
+    }
+
+    fn watches_itself(&self) -> bool {
+        self.variant == Variant::Debug
+    }
+
+    fn driver_tree(&self) -> Option<PathBuf> {
+        Some(self.build_tree())
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
     }
 }
 

@@ -35,7 +35,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::build_driver;
-use crate::kernel::{Kernel, Variant};
+use crate::kernel::{Bootable, Choice, Variant};
 use crate::setup::packages::{self, Group};
 use crate::workspace::Workspace;
 pub(crate) use device::Device;
@@ -88,10 +88,10 @@ pub(crate) struct MachineArgs {
     /// A device under test, bound to vfio_mediate; may be repeated; SIZE is 16M, say [default: edu edu]
     #[arg(long = "device", value_name = "edu|ivshmem[=SIZE]|pci-testdev|none")]
     devices: Vec<DeviceArg>,
-    /// The kernel that the guest runs
-    #[arg(long, value_enum, default_value_t)]
-    kernel: Variant,
-    /// Do not build and load vfio_mediate, and leave the devices without a driver
+    /// The kernel that the guest runs: one of ours, or Debian's of that series with its own modules and mtty
+    #[arg(long, value_name = Choice::VALUES, default_value_t = Choice::Built(Variant::Ours))]
+    kernel: Choice,
+    /// Do not build and load vfio_mediate, and leave the devices without a driver; Debian's kernels never have it
     #[arg(long)]
     no_driver: bool,
     /// Memory of the guest; half of what it does not use holds the files it writes
@@ -197,7 +197,7 @@ pub(crate) struct Task<'a> {
 /// Boots the machine and runs the task in it.
 pub(crate) fn boot(
     workspace: &Workspace,
-    kernel: &Kernel,
+    kernel: &dyn Bootable,
     machine: &Machine,
     task: Task<'_>,
     streams: Streams<'_>,
@@ -209,6 +209,7 @@ pub(crate) fn boot(
         Streams::Separate { .. } => None,
     };
     let addresses = qemu::addresses(&machine.devices);
+    let network = (!machine.forwards.is_empty()).then_some("virtio_net");
     let job = Job {
         argv,
         directory: std::env::current_dir().context("failed to find the current folder")?.into(),
@@ -217,14 +218,16 @@ pub(crate) fn boot(
                 ("MIGSCOPE_GUEST".into(), "1".into()),
                 ("MIGSCOPE_DEVICES".into(), addresses.join(",").into()),
             ])
+            .chain(kernel.environment().into_iter().map(|(name, value)| (name.into(), value.into())))
             // A test loads the driver anew, with other parameters.
             .chain(driver.map(|path| ("MIGSCOPE_DRIVER".into(), path.into())))
             .chain(environment)
             .collect(),
         modules: kernel.modules().into(),
+        load: kernel.vfio_modules().iter().copied().chain(network).map(str::to_owned).collect(),
         driver: driver.map(|path| path.as_os_str().to_owned()),
         devices: addresses,
-        watched: kernel.variant == Variant::Debug && driver.is_some() && terminal.is_none(),
+        watched: kernel.watches_itself() && driver.is_some() && terminal.is_none(),
         network: !machine.forwards.is_empty(),
         terminal: terminal.as_ref().map(terminal::Raw::size),
     };
@@ -234,7 +237,7 @@ pub(crate) fn boot(
         .tempdir()
         .context("failed to make a scratch folder")?;
     let init = workspace.root.join("tests/vm/init");
-    initramfs::write(&scratch.path().join(qemu::INITRAMFS), &init, &workspace.xtask, &job)?;
+    initramfs::write(&scratch.path().join(qemu::INITRAMFS), &init, &workspace.xtask, kernel.early(), &job)?;
     let sockets = session::Sockets::listen(scratch.path(), terminal.is_some())?;
     let qemu = qemu::command(machine, kernel, scratch.path(), terminal.is_some());
     let log = workspace.output("vm")?.join(format!("console-{}.log", std::process::id()));
@@ -270,11 +273,9 @@ pub(crate) fn run(workspace: &Workspace, command: Command) -> Result<ExitCode> {
     };
     let machine = Machine { devices, memory_mib: memory, cpus, forwards, qemu_args };
 
-    let kernel = Kernel::ensure(workspace, kernel)?;
-    let driver = match no_driver {
-        true => None,
-        false => Some(build_driver::build(workspace, &kernel.build_tree())?),
-    };
+    let kernel = kernel.ensure(workspace)?;
+    let tree = kernel.driver_tree().filter(|_| !no_driver);
+    let driver = tree.as_deref().map(|tree| build_driver::build(workspace, tree)).transpose()?;
     let streams = match timeout {
         None => Streams::Terminal,
         Some(_) => {
@@ -282,13 +283,13 @@ pub(crate) fn run(workspace: &Workspace, command: Command) -> Result<ExitCode> {
         }
     };
     let mut environment = Vec::new();
-    if let Some(driver) = driver.as_deref()
+    if let (Some(tree), Some(driver)) = (&tree, &driver)
         && machine.devices.contains(&Device::PciTestdev)
     {
-        environment.push(build_driver::provider(workspace, &kernel.build_tree(), driver)?);
+        environment.push(build_driver::provider(workspace, tree, driver)?);
     }
     let task = Task { argv, environment, driver: driver.as_deref(), timeout };
-    match boot(workspace, &kernel, &machine, task, streams)? {
+    match boot(workspace, kernel.as_ref(), &machine, task, streams)? {
         Outcome::Ended { status, timings, kunit: _ } => {
             if let Some(path) = timings_file {
                 let text = serde_json::to_string(&timings).context("failed to write timings")?;

@@ -27,9 +27,6 @@ use crate::child;
 /// The driver's name on the PCI bus.
 const DRIVER: &str = "vfio_mediate";
 
-/// VFIO as group and container, as cdev with iommufd, and the stock driver.
-const MODULES: &[&str] = &["iommufd", "vfio_iommu_type1", "vfio-pci"];
-
 /// What a Debian system mounts at boot, and what the probes need.
 const MOUNTS: &[(&str, &str)] = &[
     ("proc", "/proc"),
@@ -63,8 +60,9 @@ fn work(control: &mut File) -> Result<Event> {
     send(control, &Event::Booted)?;
     let job = fs::read(JOB).with_context(|| format!("failed to read {JOB}"))?;
     let job: Job = serde_json::from_slice(&job).context("failed to understand the job")?;
-    network(job.network)?;
+    // A kernel may have the network card's driver among its modules.
     modules(&job)?;
+    network(job.network)?;
     let watch = job.watched.then(Watch::begin).transpose()?;
     if let Some(driver) = &job.driver {
         send(control, &load(Path::new(driver), &job.devices)?)?;
@@ -139,7 +137,7 @@ fn modules(job: &Job) -> Result<()> {
         symlink(&job.modules, &link)
             .with_context(|| format!("failed to link {}", link.display()))?;
     }
-    child::capture(Command::new("modprobe").arg("-a").args(MODULES))?;
+    child::capture(Command::new("modprobe").arg("-a").args(&job.load))?;
     Ok(())
 }
 

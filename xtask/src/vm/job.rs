@@ -27,6 +27,8 @@ pub(crate) struct Job {
     pub(crate) environment: Vec<(OsString, OsString)>,
     /// The folder that becomes `/lib/modules/RELEASE`.
     pub(crate) modules: OsString,
+    /// Modules of that folder that are loaded before anything else is done.
+    pub(crate) load: Vec<String>,
     /// `vfio_mediate.ko`, if it is to be loaded.
     pub(crate) driver: Option<OsString>,
     /// PCI addresses of the devices that the driver gets.
@@ -118,6 +120,7 @@ mod tests {
             directory: OsString::from_vec(b"/tmp/\xff".to_vec()),
             environment: vec![("A".into(), OsString::from_vec(vec![0xff]))],
             modules: "/m".into(),
+            load: vec!["vfio-pci".to_owned()],
             driver: None,
             watched: false,
             devices: vec!["0000:00:10.0".to_owned()],

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::job::{CONTROL, STDERR, STDOUT};
 use super::{Device, Machine};
 use crate::child;
-use crate::kernel::{Kernel, Variant};
+use crate::kernel::Bootable;
 
 /// The first slot of the devices under test. Fixed, so that an address in a test or a log means the
 /// same device whatever else is plugged in; QEMU fills lower slots by itself.
@@ -29,7 +29,7 @@ pub(crate) const INITRAMFS: &str = "initramfs.cpio";
 /// The whole command; `scratch` holds the sockets and the initramfs.
 pub(crate) fn command(
     machine: &Machine,
-    kernel: &Kernel,
+    kernel: &dyn Bootable,
     scratch: &Path,
     terminal: bool,
 ) -> Command {
@@ -61,7 +61,7 @@ pub(crate) fn command(
         "console=ttyS0 loglevel=5 panic=-1 oops=panic intel_iommu=on no_timer_check".to_owned();
     // While the boot CPU is identified its features read as none, five-level paging too; an interrupt in that
     // moment has KASAN take a good address for a wild one.
-    if kernel.variant == Variant::Debug {
+    if kernel.watches_itself() {
         append += " no5lvl";
     }
     qemu.args(["-append", &append]);
