@@ -187,10 +187,6 @@ impl Bootable for Kernel {
     fn driver_tree(&self) -> Option<PathBuf> {
         Some(self.build_tree())
     }
-
-    fn environment(&self) -> Vec<(&'static str, String)> {
-        Vec::new()
-    }
 }
 
 /// `make` in a kernel tree, with the tools that Rust in the kernel needs.

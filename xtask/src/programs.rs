@@ -96,6 +96,15 @@ pub(crate) fn guest_tests(workspace: &Workspace) -> Result<Vec<Executable>> {
     })
 }
 
+/// One test binary of `cases`.
+pub(crate) fn guest_test(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    let mut command = cargo(workspace)?;
+    command.args(["test", "--no-run", "--package", "cases", "--test", name]);
+    let built = executables(&mut command, |artifact| artifact.target.name == name)?;
+    let test = built.into_iter().next();
+    test.map(|test| test.path).with_context(|| format!("cargo built no test {name}"))
+}
+
 /// Cargo in the workspace, with the probes for the agent to embed. All builds of the agent in one run
 /// say the same here, or each would throw away what the last one compiled.
 pub(crate) fn cargo(workspace: &Workspace) -> Result<Command> {

@@ -5,7 +5,7 @@
 
 mod machines;
 mod page;
-mod report;
+pub(crate) mod report;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

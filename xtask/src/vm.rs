@@ -18,6 +18,7 @@ mod device;
 pub(crate) mod guest;
 mod initramfs;
 pub(crate) mod job;
+pub(crate) mod matrix;
 mod qemu;
 mod session;
 mod terminal;
@@ -56,7 +57,7 @@ pub(crate) enum Command {
     /// The guest sees the host's files (what it writes is thrown away), and the command runs in the
     /// same folder, with PATH, HOME, TERM, LANG, RUST_* and MIGSCOPE_* of the caller. MIGSCOPE_GUEST=1
     /// tells it where it is, MIGSCOPE_DEVICES names the devices that the driver has (PCI addresses,
-    /// comma separated), MIGSCOPE_DRIVER the driver's file, MIGSCOPE_PROVIDER the vendor's module for
+    /// comma separated), MIGSCOPE_RELEASE the kernel, MIGSCOPE_DRIVER the driver's file, MIGSCOPE_PROVIDER the vendor's module for
     /// pci-testdev. Its standard input is empty.
     ///
     /// The exit code is the command's (128 + N for signal N, 127 not found); 124: the time was up;
@@ -64,6 +65,11 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// A shell in the guest, on this terminal
     Shell(MachineArgs),
+    /// Run a command on each of several kernels, by default the tests for Debian's, and print a table
+    ///
+    /// As `run`, without vfio_mediate. What the command says goes to standard error, each line behind its kernel's
+    /// name. Fails if it failed on any kernel, or if one could not be had.
+    Matrix(matrix::MatrixArgs),
 }
 
 /// Arguments of `vm run`.
@@ -217,8 +223,8 @@ pub(crate) fn boot(
             .chain([
                 ("MIGSCOPE_GUEST".into(), "1".into()),
                 ("MIGSCOPE_DEVICES".into(), addresses.join(",").into()),
+                ("MIGSCOPE_RELEASE".into(), kernel.release().into()),
             ])
-            .chain(kernel.environment().into_iter().map(|(name, value)| (name.into(), value.into())))
             // A test loads the driver anew, with other parameters.
             .chain(driver.map(|path| ("MIGSCOPE_DRIVER".into(), path.into())))
             .chain(environment)
@@ -261,6 +267,7 @@ pub(crate) fn run(workspace: &Workspace, command: Command) -> Result<ExitCode> {
         Command::Run(RunArgs { machine, timeout, timings, command }) => {
             (machine, command, Some(Duration::from_secs(timeout)), timings)
         }
+        Command::Matrix(arguments) => return matrix::run(workspace, arguments),
         Command::Shell(machine) => {
             eprintln!("booting the guest; `exit` ends it");
             (machine, vec!["/bin/bash".into()], None, None)

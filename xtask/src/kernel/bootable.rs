@@ -20,8 +20,6 @@ pub(crate) trait Bootable {
     fn watches_itself(&self) -> bool;
     /// The build tree that `vfio_mediate` can be built against, if there is one.
     fn driver_tree(&self) -> Option<PathBuf>;
-    /// Variables for the command in the guest that only this kind of kernel has.
-    fn environment(&self) -> Vec<(&'static str, String)>;
 }
 
 /// The name of a module of a file: `vfio-pci.ko.xz` is `vfio-pci`.

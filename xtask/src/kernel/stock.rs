@@ -70,7 +70,6 @@ impl Series {
 
 /// A kernel of Debian.
 pub(crate) struct Stock {
-    series: Series,
     /// What `uname -r` says in the guest.
     release: String,
     packages: PathBuf,
@@ -91,7 +90,7 @@ impl Stock {
             .with_context(|| format!("the modules of Debian's kernel {release}"))?;
         let early = modules::early(&entry)?;
         let modules = entry.join("lib/modules").join(&release);
-        Ok(Self { series, release, packages, modules, early })
+        Ok(Self { release, packages, modules, early })
     }
 }
 
@@ -123,13 +122,6 @@ impl Bootable for Stock {
 
     fn driver_tree(&self) -> Option<PathBuf> {
         None
-    }
-
-    fn environment(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("MIGSCOPE_STOCK_SERIES", self.series.as_str().to_owned()),
-            ("MIGSCOPE_STOCK_RELEASE", self.release.clone()),
-        ]
     }
 }
 

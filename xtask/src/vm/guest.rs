@@ -40,6 +40,9 @@ const MOUNTS: &[(&str, &str)] = &[
     ("cgroup2", "/sys/fs/cgroup"),
 ];
 
+/// Where the kernel says whether it is locked down.
+const SECURITY: &str = "/sys/kernel/security";
+
 /// Does the job and powers off; returns only if this is not process 1.
 pub(crate) fn run() -> Result<()> {
     if getpid() != Pid::from_raw(1) {
@@ -89,6 +92,11 @@ fn mount_all() -> Result<()> {
         let options = (*kind == "devpts").then_some("mode=620,ptmxmode=666");
         mount(Some(*kind), *target, Some(*kind), MsFlags::empty(), options)
             .with_context(|| format!("failed to mount {kind} at {target}"))?;
+    }
+    // Of a distribution's kernel; ours is built without security modules, and has no such folder.
+    if Path::new(SECURITY).is_dir() {
+        mount(Some("securityfs"), SECURITY, Some("securityfs"), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("failed to mount securityfs at {SECURITY}"))?;
     }
     Ok(())
 }
