@@ -21,11 +21,12 @@ use crate::build_ebpf;
 use crate::child;
 use crate::demo;
 use crate::fuzz;
-use crate::kernel::{Kernel, Variant};
+use crate::kernel::{Choice, Kernel, Series, Variant};
 use crate::lint;
 use crate::miri;
 use crate::programs::{self, Executable, Programs};
 use crate::setup;
+use crate::vm::matrix::{self, Program};
 use crate::vm::{self, Machine, Outcome, Streams, Task, Timings};
 use crate::workspace::Workspace;
 use report::{Counts, Report};
@@ -132,7 +133,11 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         let debug = Kernel::ensure(workspace, Variant::Debug)?;
         let debug_driver = build_driver::build(workspace, &debug.build_tree())?;
         let guests = [(kernel, driver), (debug, debug_driver)];
-        Ok((guests, environment, programs::guest_tests(workspace)?, programs.suspend))
+        let stock = Program::tests(workspace, &programs)?;
+        let mut tests = programs::guest_tests(workspace)?;
+        // It is for kernels without our driver.
+        tests.retain(|test| test.name != matrix::TESTS);
+        Ok((guests, environment, tests, stock, programs.suspend))
     };
     let mut ready = None;
     report.step("build of all that the guest runs", || {
@@ -141,7 +146,7 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         ready = Some(all);
         Ok(Counts::ONE_PASSED)
     });
-    let Some(([usual, debug], environment, tests, suspend)) = ready else { return };
+    let Some(([usual, debug], environment, tests, stock, suspend)) = ready else { return };
     let mut timings = None;
     let mut measured = Vec::new();
     for test in &tests {
@@ -158,6 +163,13 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         let (kernel, driver) = &usual;
         suspended(workspace, kernel, driver, suspend)
     });
+    for series in Series::ALL {
+        let kernel = Choice::Stock(series);
+        report.step(format!("guest: {}, on Debian's kernel {kernel}", matrix::TESTS), || {
+            let row = matrix::on(workspace, kernel, &stock, GUEST_TIMEOUT)?;
+            Ok(row.tests.or_failed(row.is_good()))
+        });
+    }
     if let Some(Timings { boot_ns, driver_load_ns, driver_bind_ns, ready_ns, .. }) = timings {
         let seconds = |ns| format!("{:.2} s", Duration::from_nanos(ns).as_secs_f64());
         report.record("guest boot, to its first process", seconds(boot_ns));

@@ -8,6 +8,7 @@ pub mod guest;
 pub mod ivshmem;
 pub mod low_power;
 pub mod mapping;
+pub mod mdev;
 pub mod module;
 pub mod records;
 pub mod refusal;

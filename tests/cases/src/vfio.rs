@@ -35,6 +35,9 @@ const GROUP_GET_DEVICE_FD: c_ulong = 0x3b6a;
 const DEVICE_GET_INFO: c_ulong = 0x3b6b;
 const DEVICE_GET_REGION_INFO: c_ulong = 0x3b6c;
 const DEVICE_RESET: c_ulong = 0x3b6f;
+const DEVICE_FEATURE: c_ulong = 0x3b75;
+/// `VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIGRATION`
+const GET_MIGRATION: u32 = 1 << 16 | 1;
 /// `VFIO_TYPE1v2_IOMMU`
 const TYPE1: usize = 3;
 
@@ -83,8 +86,24 @@ impl Vfio {
     ///
     /// When something before that fails.
     pub fn open(device: DeviceKey) -> io::Result<Self> {
-        let address = device.to_string();
-        let link = Path::new("/sys/bus/pci/devices").join(&address).join("iommu_group");
+        Self::open_at(Path::new("/sys/bus/pci/devices"), &device.to_string())
+    }
+
+    /// Opens a mediated device by its UUID, as [`open`](Self::open) does one of PCI.
+    ///
+    /// # Errors
+    ///
+    /// What the driver's open failed with.
+    ///
+    /// # Panics
+    ///
+    /// When something before that fails.
+    pub fn open_mdev(uuid: &str) -> io::Result<Self> {
+        Self::open_at(Path::new("/sys/bus/mdev/devices"), uuid)
+    }
+
+    fn open_at(bus: &Path, address: &str) -> io::Result<Self> {
+        let link = bus.join(address).join("iommu_group");
         let group = link.read_link().expect("the device has an IOMMU group");
         let group = group.file_name().expect("a link to a group").to_owned();
         let open = |path: &Path| {
@@ -127,6 +146,20 @@ impl Vfio {
         info[0] = u32::try_from(size_of_val(&info)).expect("a small length");
         ioctl(&self.device, DEVICE_GET_INFO, info.as_mut_ptr().cast())?;
         Ok(info[1] & 1 != 0)
+    }
+
+    /// What the device can do of the v2 migration protocol: `VFIO_MIGRATION_*` flags.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused with: `ENOTTY` of a device that cannot migrate by this protocol.
+    pub fn migration(&self) -> io::Result<u64> {
+        // `struct vfio_device_feature`, and its data: `struct vfio_device_feature_migration`.
+        let mut argument = [0_u32; 4];
+        argument[0] = u32::try_from(size_of_val(&argument)).expect("a small length");
+        argument[1] = GET_MIGRATION;
+        ioctl(&self.device, DEVICE_FEATURE, argument.as_mut_ptr().cast())?;
+        Ok(u64::from(argument[3]) << 32 | u64::from(argument[2]))
     }
 
     /// Resets the device.
