@@ -155,7 +155,6 @@ impl Kernel {
     pub(crate) fn build_tree(&self) -> PathBuf {
         self.entry.join("build")
     }
-
 }
 
 impl Bootable for Kernel {

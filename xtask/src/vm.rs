@@ -22,6 +22,7 @@ pub(crate) mod matrix;
 mod qemu;
 mod session;
 mod terminal;
+mod tsc;
 mod watch;
 
 use std::ffi::OsString;
@@ -243,7 +244,13 @@ pub(crate) fn boot(
         .tempdir()
         .context("failed to make a scratch folder")?;
     let init = workspace.root.join("tests/vm/init");
-    initramfs::write(&scratch.path().join(qemu::INITRAMFS), &init, &workspace.xtask, kernel.early(), &job)?;
+    initramfs::write(
+        &scratch.path().join(qemu::INITRAMFS),
+        &init,
+        &workspace.xtask,
+        kernel.early(),
+        &job,
+    )?;
     let sockets = session::Sockets::listen(scratch.path(), terminal.is_some())?;
     let qemu = qemu::command(machine, kernel, scratch.path(), terminal.is_some());
     let log = workspace.output("vm")?.join(format!("console-{}.log", std::process::id()));

@@ -180,8 +180,11 @@ fn check() {
     }
     // The verdict follows from the findings, and the exit code from the verdict.
     let parts = ["host", "vfio", "probes"].map(|part| found[part].as_array().expect("a list"));
-    let complete =
-        parts.iter().copied().flatten().all(|one| one["available"] == true || one["needed"] == false);
+    let complete = parts
+        .iter()
+        .copied()
+        .flatten()
+        .all(|one| one["available"] == true || one["needed"] == false);
     let any_probe = probes.iter().any(|probe| probe["available"] == true);
     let (verdict, code) = match (complete, any_probe) {
         (true, _) => ("complete", 0),

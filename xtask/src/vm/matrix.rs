@@ -141,8 +141,10 @@ pub(crate) fn on(
         counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).hear(line);
         writeln!(io::stderr(), "{kernel}| {line}")
     };
-    let streams =
-        Streams::Separate { stdout: Box::new(Lines::new(&hear)), stderr: Box::new(Lines::new(&hear)) };
+    let streams = Streams::Separate {
+        stdout: Box::new(Lines::new(&hear)),
+        stderr: Box::new(Lines::new(&hear)),
+    };
     let outcome = boot(workspace, bootable.as_ref(), &Machine::default(), task, streams)?;
     let counts = counts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     Ok(match outcome {
@@ -271,7 +273,8 @@ mod tests {
     fn only_exit_code_0_is_good() {
         assert!(!row("6.1", Ending::Exited(1)).is_good());
         assert!(!row("6.1", Ending::TimedOut).is_good());
-        let json = serde_json::to_value(row("6.1", Ending::GuestFailed("oops".to_owned()))).unwrap();
+        let json =
+            serde_json::to_value(row("6.1", Ending::GuestFailed("oops".to_owned()))).unwrap();
         assert_eq!(json["result"]["guest_failed"], "oops");
         assert_eq!(json["tests"]["failed"], 1);
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::job::{CONTROL, STDERR, STDOUT};
-use super::{Device, Machine};
+use super::{Device, Machine, tsc};
 use crate::child;
 use crate::kernel::Bootable;
 
@@ -63,6 +63,9 @@ pub(crate) fn command(
     // moment has KASAN take a good address for a wild one.
     if kernel.watches_itself() {
         append += " no5lvl";
+    }
+    if let Some(khz) = tsc::khz() {
+        append += &format!(" tsc_early_khz={khz}");
     }
     qemu.args(["-append", &append]);
 

@@ -211,12 +211,15 @@ mod tests {
         let image = newest(["linux-image-6.1.0-56-amd64"].into_iter(), "6.1").unwrap();
         assert_eq!(image.release(), "6.1.0-56-amd64");
         let packages = image.packages(&set(&["linux-kbuild-6.1"]), Series::V6_1).unwrap();
-        assert_eq!(packages, [
-            "linux-image-6.1.0-56-amd64",
-            "linux-headers-6.1.0-56-amd64",
-            "linux-headers-6.1.0-56-common",
-            "linux-kbuild-6.1",
-        ]);
+        assert_eq!(
+            packages,
+            [
+                "linux-image-6.1.0-56-amd64",
+                "linux-headers-6.1.0-56-amd64",
+                "linux-headers-6.1.0-56-common",
+                "linux-kbuild-6.1",
+            ]
+        );
         let image = newest(["linux-image-7.3.4+deb13-amd64"].into_iter(), "7.3").unwrap();
         let all = set(&[
             "linux-modules-7.3.4+deb13-amd64",

@@ -75,7 +75,6 @@ impl Tools {
         }
         Ok(())
     }
-
 }
 
 /// Puts a script in a program's place that runs it with the libraries of a folder, as the shell finds that.
