@@ -33,18 +33,19 @@ pub(crate) const SHORT_SECONDS: u64 = 4;
 /// What cargo-fuzz passes to the compiler (its `src/project.rs`, version 0.13): each edge counts, each comparison is told, memory is
 /// watched, and overflows and debug assertions are on. One codegen unit, because units that are instrumented inline nothing from each
 /// other.
-const FLAGS: [&str; 11] = [
+const FLAGS: [&str; 12] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "-Cllvm-args=-sanitizer-coverage-stack-depth",
+    "--cfg",
+    "fuzzing",
     "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
     "-Zsanitizer=address",
+    "-Cllvm-args=-sanitizer-coverage-stack-depth",
     "-Cdebug-assertions",
     "-Ccodegen-units=1",
-    "--cfg=fuzzing",
 ];
 
 /// What libFuzzer takes for a finding beside a panic: an input that takes longer or more memory than any should, and one allocation of
