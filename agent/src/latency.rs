@@ -28,6 +28,10 @@ const LONGEST_NS: u64 = 1 << 42;
 /// Two decimal digits are finer than the probes' buckets, an eighth of a power of two.
 const DIGITS: u8 = 2;
 
+/// Most durations that one distribution holds: as many as a float counts exactly, which the rank of a quantile is reckoned in. A
+/// million a second come to that in 285 years, but a recording may say anything.
+const MOST: u64 = 1 << 53;
+
 /// How far a quantile may be above the truth, relative to it, where each duration was recorded by itself: the width of the HDR
 /// histogram's buckets, 128 to each power of two.
 const RECORDED_ERROR: f64 = 1.0 / 128.0;
@@ -86,7 +90,7 @@ impl Default for Latency {
 impl Latency {
     /// Adds one duration, in nanoseconds.
     pub fn record(&mut self, ns: u64) {
-        self.histogram.saturating_record(ns);
+        add(&mut self.histogram, ns, 1);
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
@@ -96,7 +100,7 @@ impl Latency {
         for (index, (seen, before)) in (0_u32..).zip(buckets.iter().zip(&mut self.folded)) {
             let new = seen.saturating_sub(*before);
             if new > 0 {
-                self.histogram.saturating_record_n(middle_ns(index), new);
+                add(&mut self.histogram, middle_ns(index), new);
             }
             *before = *seen;
         }
@@ -162,6 +166,15 @@ fn middle_ns(index: u32) -> u64 {
     start + (end - start) / 2
 }
 
+/// Counts `count` durations, as far as there is room.
+fn add(histogram: &mut Histogram<u64>, ns: u64, count: u64) {
+    let count = count.min(MOST.saturating_sub(histogram.len()));
+    // The histogram would take none of it for the longest there is.
+    if count > 0 {
+        histogram.saturating_record_n(ns, count);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +234,19 @@ mod tests {
         for none in [-0.1, 1.1, f64::NAN] {
             assert_eq!(latency.quantile_ns(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn more_durations_than_can_be_are_as_many_as_a_float_counts() {
+        let mut latency = Latency::default();
+        let mut buckets = vec![0; BUCKETS];
+        (buckets[40], buckets[200]) = (u64::MAX, u64::MAX);
+        latency.fold(&buckets, u64::MAX);
+        latency.record(u64::MAX);
+        assert_eq!(latency.count(), MOST);
+        assert_eq!(latency.cumulative(CALL).count, MOST);
+        assert_eq!(latency.quantile_ns(1.0), latency.quantile_ns(0.5));
+        assert!(latency.quantile_ns(1.0).is_some_and(|ns| ns > 0), "not the 0 of no duration");
     }
 
     /// Whether `latency` tells each of some quantiles of `durations` as exactly as it says.

@@ -3,13 +3,17 @@
 //!
 //! Two judges: the fuzzer's model (tests/fuzz) says whether the driver kept to the protocol, and the kernel (its console,
 //! and [`watch`](crate::vm) at the end) whether it kept to the kernel's rules.
+//!
+//! `cargo xtask fuzz parsers` is about the agent, and needs no guest.
+
+pub(crate) mod parsers;
 
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::build_driver;
 use crate::kernel::{Kernel, Variant};
@@ -23,7 +27,10 @@ const AROUND: Duration = Duration::from_secs(300);
 
 /// Arguments of `fuzz`.
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) instead: Option<Instead>,
     /// How long
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub(crate) seconds: u64,
@@ -44,8 +51,19 @@ pub(crate) struct Arguments {
     pub(crate) kernel: Variant,
 }
 
+/// What else can be fuzzed.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Instead {
+    /// The agent's parsers: ring records, recordings, configuration, /proc, HTTP, and what else it reads
+    ///
+    /// libFuzzer feeds them, led by coverage, under AddressSanitizer. What it finds is kept below the folder of cargo's output, and said
+    /// with how to look at it; what led it somewhere new is kept there too, and the next run goes on from it.
+    Parsers(parsers::Arguments),
+}
+
 /// The run of `cargo xtask test`.
 pub(crate) const SHORT: Arguments = Arguments {
+    instead: None,
     seconds: 30,
     rounds: None,
     seed: None,
@@ -66,7 +84,7 @@ pub(crate) struct Passed {
 ///
 /// What was found, or why nothing could be looked for.
 pub(crate) fn fuzz(workspace: &Workspace, arguments: &Arguments) -> Result<Passed> {
-    let Arguments { seconds, rounds, seed, threads, operations, kernel } = arguments;
+    let Arguments { instead: _, seconds, rounds, seed, threads, operations, kernel } = arguments;
     let kernel = Kernel::ensure(workspace, *kernel)?;
     let driver = build_driver::build(workspace, &kernel.build_tree())?;
     let mut argv = vec![programs::fuzzer(workspace)?.into()];
@@ -96,6 +114,9 @@ pub(crate) fn fuzz(workspace: &Workspace, arguments: &Arguments) -> Result<Passe
 
 /// The subcommand.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(Instead::Parsers(arguments)) = &arguments.instead {
+        return parsers::run(workspace, arguments);
+    }
     setup::packages()?;
     let Passed { kunit } = fuzz(workspace, arguments)?;
     let mut failed = false;

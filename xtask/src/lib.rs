@@ -83,7 +83,7 @@ enum Command {
     },
     /// Random calls against the driver, on a kernel that watches itself, checked against a model
     ///
-    /// Prints its seed; with the same --seed and --threads the threads do the same again.
+    /// Prints its seed; with the same --seed and --threads the threads do the same again. `fuzz parsers` is about the agent instead.
     Fuzz(fuzz::Arguments),
     /// All that CI runs; the last line of the output is the number of passed and failed tests
     Test,

@@ -12,8 +12,8 @@ use crate::child;
 use crate::workspace::Workspace;
 
 /// Miri is a part of nightly compilers only. This one has it, and is beside the workspace's own: nothing else is built
-/// by it.
-const TOOLCHAIN: &str = "nightly-2026-10-30";
+/// by it but what [`fuzz parsers`](crate::fuzz) instruments.
+pub(crate) const TOOLCHAIN: &str = "nightly-2026-10-30";
 /// Of crates with files that the module is made of.
 const PACKAGES: [&str; 2] = ["driver-on-host", "migscope-abi"];
 /// Random cases of each property. Miri interprets, so a case takes thousands of times as long as usual.

@@ -20,7 +20,7 @@ use crate::build_driver;
 use crate::build_ebpf;
 use crate::child;
 use crate::demo;
-use crate::fuzz;
+use crate::fuzz::{self, parsers};
 use crate::kernel::{Choice, Kernel, Series, Variant};
 use crate::lint;
 use crate::miri;
@@ -47,6 +47,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     }
     report.step("unit tests on the host", || host_tests(workspace));
     report.step("the driver's pure files under miri", || miri_tests(workspace));
+    fuzz_parsers(workspace, &mut report);
     report.step("tests of xtask in the guest", || xtask_tests(workspace));
     guest_suite(workspace, &mut report);
     fuzz_and_kunit(workspace, &mut report);
@@ -89,6 +90,29 @@ fn miri_tests(workspace: &Workspace) -> Result<Counts> {
             Ok(Counts { ignored: 1, ..Counts::default() })
         }
     }
+}
+
+/// The agent's parsers, fuzzed for some seconds each, and the build of them apart: the first one takes minutes. Without its toolchain
+/// this did not run.
+fn fuzz_parsers(workspace: &Workspace, report: &mut Report) {
+    let mut built = None;
+    report.step("build of the fuzz targets", || match parsers::program(workspace) {
+        Ok(program) => {
+            built = Some(program?);
+            Ok(Counts::ONE_PASSED)
+        }
+        Err(reason) => {
+            eprintln!("not run: {reason:#}");
+            Ok(Counts { ignored: 1, ..Counts::default() })
+        }
+    });
+    let Some(program) = built else { return };
+    report.step(format!("fuzz of the parsers, {} s each", parsers::SHORT_SECONDS), || {
+        let results = parsers::short(&program)?;
+        eprintln!("{results}");
+        let (passed, failed) = results.counts();
+        Ok(Counts { passed, failed, ignored: 0 })
+    });
 }
 
 /// Left out of a plain `cargo test` (`test = false` in its manifest): they boot the guest.

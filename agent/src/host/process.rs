@@ -82,6 +82,9 @@ fn parse(line: &[u8]) -> Option<Machine> {
             _ => {}
         }
     }
+    for told in [&mut machine.name, &mut machine.uuid] {
+        *told = told.take().filter(|told| !told.is_empty());
+    }
     Some(machine)
 }
 
@@ -100,15 +103,33 @@ impl Vmm {
 
 /// The name in `-name guest=NAME,debug-threads=on`, or in `-name NAME`.
 fn guest(value: &str) -> Option<String> {
-    let mut parts = value.split(',');
-    let first = parts.next().filter(|part| !part.contains('='));
-    part(value, "guest").or(first.map(str::to_owned))
+    let first = parts(value).next().filter(|part| !part.contains('='));
+    part(value, "guest").or(first)
 }
 
 /// The value of `key` in a list `key=value,key=value`.
 fn part(list: &str, key: &str) -> Option<String> {
-    let found = list.split(',').find_map(|part| part.strip_prefix(key)?.strip_prefix('='))?;
-    (!found.is_empty()).then(|| found.to_owned())
+    parts(list).find_map(|part| Some(part.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
+}
+
+/// The parts of a list that commas divide. One that belongs to a value stands twice (QEMU, `get_opt_value()`).
+fn parts(list: &str) -> impl Iterator<Item = String> {
+    let mut rest = Some(list);
+    std::iter::from_fn(move || {
+        let mut text = rest.take()?;
+        let mut part = String::new();
+        while let Some((before, after)) = text.split_once(',') {
+            part.push_str(before);
+            let Some(after) = after.strip_prefix(',') else {
+                rest = Some(after);
+                return Some(part);
+            };
+            part.push(',');
+            text = after;
+        }
+        part.push_str(text);
+        Some(part)
+    })
 }
 
 /// The name in a scope of libvirt's: `machine-qemu\x2d3\x2dNAME.scope`. systemd writes bytes that a unit's name cannot have as
@@ -156,6 +177,25 @@ mod tests {
         assert_eq!(machine_of(&["qemu-system-x86_64", "-m", "1G"]), Some(Machine::default()));
         let threads = ["qemu-system-x86_64", "-name", "debug-threads=on"];
         assert_eq!(machine_of(&threads).and_then(|vm| vm.name), None);
+    }
+
+    #[test]
+    fn a_comma_in_a_name_stands_twice() {
+        for (value, name) in [
+            ("guest=a,,b,debug-threads=on", "a,b"),
+            ("guest=a,,", "a,"),
+            ("debug-threads=on,guest=,,,,a", ",,a"),
+            ("a,,b,process=x", "a,b"),
+        ] {
+            let machine = machine_of(&["qemu-kvm", "-name", value]).expect("a QEMU");
+            assert_eq!(machine.name.as_deref(), Some(name), "{value}");
+        }
+    }
+
+    #[test]
+    fn an_empty_name_is_none() {
+        let machine = machine_of(&["qemu-kvm", "-name", "", "-uuid", ""]).expect("a QEMU");
+        assert_eq!(machine, Machine::default());
     }
 
     #[test]

@@ -64,12 +64,19 @@ impl Reader {
                 batch.emptied = true;
                 break;
             };
-            match event::parse(&record) {
-                Ok(event) => batch.events.push(event),
-                Err(bad) => batch.bad.push(bad),
-            }
+            batch.take(&record);
         }
         batch
+    }
+}
+
+impl Batch {
+    /// Takes in the next record, whatever it is.
+    pub fn take(&mut self, record: &[u8]) {
+        match event::parse(record) {
+            Ok(event) => self.events.push(event),
+            Err(bad) => self.bad.push(bad),
+        }
     }
 }
 

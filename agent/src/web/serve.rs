@@ -80,8 +80,13 @@ impl Server {
         while conversations.join_next().await.is_some() {}
     }
 
-    /// One connection, from its first byte to its last.
-    async fn converse(self: Arc<Self>, stream: Stream, place: Place, stop: watch::Receiver<bool>) {
+    /// One connection, from its first byte to its last, or until `stop` changes and what is under way has been answered.
+    pub async fn converse(
+        self: Arc<Self>,
+        stream: Stream,
+        place: Place,
+        stop: watch::Receiver<bool>,
+    ) {
         let place = Arc::new(place);
         let ended = tokio::select! {
             () = place.cut() => Ok(()),
