@@ -172,6 +172,9 @@ fn migrate(observer: &mut Observer) {
     let capacities = [("DEVICE_SUMS", 256), ("ACCESSES", 8192)].into();
     let mut sample = Sample { seen: [5, 40, 4, 3, 3, 1], capacities, ..Sample::default() };
     sample.conduct.insert(SOURCE, counts);
+    let mut refusals = [0; Rule::COUNT];
+    refusals[Rule::ReservedBits.index() as usize] = 1;
+    sample.refusals.insert(SOURCE, refusals);
     sample.devices.insert(SOURCE, DeviceSums { state: 0, ..saved });
     sample.devices.insert(DESTINATION, DeviceSums { state: 1, ..resumed });
     for (device, field, op_and_refused, count) in [
