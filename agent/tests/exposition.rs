@@ -399,6 +399,38 @@ fn a_sum_that_no_probe_feeds_is_absent_and_not_zero() {
 }
 
 #[test]
+fn a_refusal_is_counted_though_its_record_was_lost() {
+    let mut observer = observer();
+    observer.probes(attached());
+    observer.losses(losses(0), MS);
+    let start = DeviceSums::default();
+    observer.events(&[change(SOURCE, State::Running, State::PreCopy, 2 * MS, start)]);
+    observer.losses(losses(4), 4 * MS);
+    observer.events(&[Event::Violation(Violation {
+        device: SOURCE,
+        at_ns: 3 * MS,
+        rule: Rule::Misaligned,
+        state: State::PreCopy,
+        field: None,
+        value: 0,
+    })]);
+    let mut sample = Sample::default();
+    let mut refusals = [0; Rule::COUNT];
+    refusals[Rule::Misaligned.index() as usize] = 5;
+    sample.refusals.insert(SOURCE, refusals);
+    observer.sampled(&sample);
+
+    let text = exposition(&observer);
+    let labels = "device=\"0000:00:10.0\",rule=\"misaligned\"";
+    assert!(text.contains(&format!("protocol_violations_total{{{labels}}} 5\n")), "{text}");
+    assert!(text.contains("migscope_records_total{kind=\"error\"} 1\n"), "{text}");
+    // The session has heard of one, and says that this is not all.
+    let session = &observer.session_reports(5 * MS)[0];
+    assert_eq!(session.refusals_by_rule, Some([("misaligned".into(), 1)].into()));
+    assert!(!session.exact);
+}
+
+#[test]
 fn a_loss_makes_states_unknown_and_sessions_inexact_until_told_again() {
     let mut observer = observer();
     observer.probes(attached());

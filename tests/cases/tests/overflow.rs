@@ -8,7 +8,7 @@
 //!      └── each one counts what it did ────────────────────────────────────▶ compared
 //! ```
 //!
-//! A refused access makes one record, and 3,276 such records fill the ring.
+//! A refused access makes one record, and 3,276 of these fill the ring.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -43,8 +43,12 @@ fn main() -> ExitCode {
 const REFUSALS: u64 = 100_000;
 /// How often a rule of conduct is broken. No power of two: the last time is then in no record of its own.
 const BREACHES: u64 = 50_000;
-/// Records of the ring in 256 KiB: each takes the 72 bytes of `ErrorRecord` and a head of 8.
-const RING_RECORDS: u64 = 256 * 1024 / 80;
+/// Length of the probes' ring, in bytes.
+const RING_BYTES: u64 = 256 * 1024;
+/// What a refusal takes of it: the 72 bytes of `ErrorRecord` and a head of 8.
+const REFUSAL_BYTES: u64 = 80;
+/// What the shortest record takes of it, which tells of a breach of conduct.
+const LEAST_BYTES: u64 = 72;
 
 /// `rule` was broken `count` times in one session: at the 1st, 2nd, 4th, 8th … time there is a record.
 fn conduct_records(count: u64) -> u64 {
@@ -87,8 +91,9 @@ fn stopped() {
     let received = more(&Account::records);
     let lost = more(&|told| told.lost(Lost::RingFull));
     assert_eq!(received + lost, emitted, "{received} received, {lost} lost");
-    assert!(lost > 10 * RING_RECORDS, "the ring overflowed several times: {lost} lost");
-    assert!(received > 0 && received <= RING_RECORDS + 1, "{received} received of a full ring");
+    assert!(lost > 10 * RING_BYTES / REFUSAL_BYTES, "the ring overflowed several times: {lost}");
+    assert!(received <= RING_BYTES / LEAST_BYTES, "{received} received of a full ring");
+    assert!(received >= RING_BYTES / REFUSAL_BYTES, "{received} received of a full ring");
     for reason in [Lost::MapFull, Lost::Unreadable] {
         assert_eq!(after.lost(reason), 0, "{}", reason.name());
     }
