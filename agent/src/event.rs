@@ -34,6 +34,19 @@ pub enum Event {
     ConductCounts(ConductCounts),
 }
 
+impl Event {
+    /// The kind of record that told it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::State(_) => Kind::State,
+            Self::DirtyQuery(_) => Kind::DirtyQuery,
+            Self::Violation(_) => Kind::Error,
+            Self::Conduct(_) => Kind::Conduct,
+            Self::ConductCounts(_) => Kind::ConductCounts,
+        }
+    }
+}
+
 /// A change of state, or a refused one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateChange {

@@ -34,7 +34,11 @@ use crate::{
     },
     state::State,
 };
-use migscope_abi::{device::DeviceKey, ring::DeviceSums, trace};
+use migscope_abi::{
+    device::DeviceKey,
+    ring::{DeviceSums, Kind},
+    trace,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     borrow::Cow,
@@ -242,7 +246,11 @@ impl Observer {
 
     /// Takes in records, in their order.
     pub fn events(&mut self, events: &[Event]) {
+        let mut kinds = [0_u64; Kind::COUNT];
         for event in events {
+            for (kind, count) in Kind::ALL.into_iter().zip(&mut kinds) {
+                *count += u64::from(kind == event.kind());
+            }
             self.feed(|| Input::Event(event.clone()));
             match event {
                 Event::State(change) => self.state_changed(change),
@@ -253,7 +261,6 @@ impl Observer {
                     }
                 }
                 Event::Violation(violation) => {
-                    self.metrics.region.violated(violation);
                     self.broken(violation.device, |broken| broken.refused(violation));
                 }
                 Event::Conduct(conduct) => {
@@ -264,6 +271,7 @@ impl Observer {
                 }
             }
         }
+        self.metrics.own.taken(kinds);
     }
 
     /// Notes a broken rule in the session that is under way.

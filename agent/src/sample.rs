@@ -4,6 +4,7 @@
 use migscope_abi::{
     device::DeviceKey,
     ring::{AccessKey, DeviceSums, Lost},
+    rule::Rule,
     trace::Event,
     watch::conduct::Conduct,
 };
@@ -23,6 +24,8 @@ pub struct Sample {
     pub accesses: Vec<Access>,
     /// How often each rule of conduct was broken, by [`Conduct::index`]. Only devices of which a record was seen are here.
     pub conduct: BTreeMap<DeviceKey, [u64; Conduct::COUNT]>,
+    /// How often the driver refused by each rule, by [`Rule::index`]. Only devices that refused something are here.
+    pub refusals: BTreeMap<DeviceKey, [u64; Rule::COUNT]>,
     /// Durations of accesses: counts by bucket of `migscope_abi::latency`, and their sum in nanoseconds.
     pub latencies: BTreeMap<LatencySeries, (Vec<u64>, u64)>,
     /// How many entries the maps that grow have room for, by name; what the kernel does not tell is not in it.

@@ -172,6 +172,9 @@ fn migrate(observer: &mut Observer) {
     let capacities = [("DEVICE_SUMS", 256), ("ACCESSES", 8192)].into();
     let mut sample = Sample { seen: [5, 40, 4, 3, 3, 1], capacities, ..Sample::default() };
     sample.conduct.insert(SOURCE, counts);
+    let mut refusals = [0; Rule::COUNT];
+    refusals[Rule::ReservedBits.index() as usize] = 1;
+    sample.refusals.insert(SOURCE, refusals);
     sample.devices.insert(SOURCE, DeviceSums { state: 0, ..saved });
     sample.devices.insert(DESTINATION, DeviceSums { state: 1, ..resumed });
     for (device, field, op_and_refused, count) in [
@@ -393,6 +396,38 @@ fn a_sum_that_no_probe_feeds_is_absent_and_not_zero() {
     let text = exposition(&observer);
     assert!(!text.contains("vfio_migration_data_bytes_total"), "{text}");
     assert!(text.contains("vfio_migration_dirty_pages_total"), "{text}");
+}
+
+#[test]
+fn a_refusal_is_counted_though_its_record_was_lost() {
+    let mut observer = observer();
+    observer.probes(attached());
+    observer.losses(losses(0), MS);
+    let start = DeviceSums::default();
+    observer.events(&[change(SOURCE, State::Running, State::PreCopy, 2 * MS, start)]);
+    observer.losses(losses(4), 4 * MS);
+    observer.events(&[Event::Violation(Violation {
+        device: SOURCE,
+        at_ns: 3 * MS,
+        rule: Rule::Misaligned,
+        state: State::PreCopy,
+        field: None,
+        value: 0,
+    })]);
+    let mut sample = Sample::default();
+    let mut refusals = [0; Rule::COUNT];
+    refusals[Rule::Misaligned.index() as usize] = 5;
+    sample.refusals.insert(SOURCE, refusals);
+    observer.sampled(&sample);
+
+    let text = exposition(&observer);
+    let labels = "device=\"0000:00:10.0\",rule=\"misaligned\"";
+    assert!(text.contains(&format!("protocol_violations_total{{{labels}}} 5\n")), "{text}");
+    assert!(text.contains("migscope_records_total{kind=\"error\"} 1\n"), "{text}");
+    // The session has heard of one, and says that this is not all.
+    let session = &observer.session_reports(5 * MS)[0];
+    assert_eq!(session.refusals_by_rule, Some([("misaligned".into(), 1)].into()));
+    assert!(!session.exact);
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //!  data            region.rs       data_bytes, iterations
 //!  dirty_query     dirty.rs        dirty_queries, _pages, _bytes        record
 //!  dma             dirty.rs        dma_transfers, dma_bytes
-//!  error           region.rs                                            record
+//!  error           region.rs       REFUSALS                             record
 //! ```
 //!
 //! A program's argument is a pointer to one record of `migscope_abi::trace`. What goes missing is counted in `LOST`, by reason;

@@ -15,6 +15,7 @@ use migscope_abi::{
     latency::BUCKETS,
     region::{Field, Op},
     ring::{AccessKey, Conducted, DeviceSums, Lost, latency_series},
+    rule::Rule,
     trace::Event,
 };
 
@@ -33,6 +34,11 @@ pub(crate) static DEVICE_SUMS: HashMap<u64, DeviceSums> = HashMap::with_max_entr
 /// Key: `DeviceKey`. Shared by all CPUs and by the two programs that watch, under the driver's lock as `DEVICE_SUMS` is.
 #[map]
 pub(crate) static CONDUCT: HashMap<u64, Conducted> = HashMap::with_max_entries(DEVICES, 0);
+
+/// Key: `DeviceKey`. How often each rule was broken, by `Rule::index`. What the ring loses of refusals is counted here all the same.
+#[map]
+pub(crate) static REFUSALS: PerCpuHashMap<u64, [u64; Rule::COUNT]> =
+    PerCpuHashMap::with_max_entries(DEVICES, 0);
 
 /// How often a field was read or written.
 #[map]

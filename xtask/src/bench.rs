@@ -4,6 +4,7 @@
 //! The guest is emulated, so only ratios mean something, and each is of two things that were measured in turn in one run. What is
 //! no matter of speed runs on the host.
 
+mod intake;
 mod prediction;
 
 use std::io::{self, Write};
@@ -31,6 +32,10 @@ const MIB: f64 = 1_048_576.0;
 pub(crate) enum Bench {
     /// The driver: saving against memcpy and mtty, dirty queries against type 1, the cost of a write fault
     Driver(Arguments),
+    /// The agent's intake: how many records of the probes it takes in a second, by what they tell
+    ///
+    /// Held against a million. On the host, without a kernel's part in it.
+    Intake(Arguments),
     /// The agent's predictions: their errors beside those of QEMU, KubeVirt and the geometric model
     ///
     /// Replays migrations that are simulated page by page, or recorded ones. A few minutes on two CPUs.
@@ -73,11 +78,11 @@ struct Versus {
 
 /// Runs a benchmark and shows what it found.
 pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<ExitCode> {
-    let Arguments { runs, json } = match bench {
-        Bench::Driver(arguments) => arguments,
+    let (text, json) = match bench {
+        Bench::Driver(Arguments { runs, json }) => (driver(workspace, *runs)?, json),
+        Bench::Intake(Arguments { runs, json }) => (intake::measure(workspace, *runs)?, json),
         Bench::Prediction(arguments) => return prediction::run(workspace, arguments),
     };
-    let text = driver(workspace, *runs)?;
     if *json {
         println!("{}", text.trim_end());
         return Ok(ExitCode::SUCCESS);

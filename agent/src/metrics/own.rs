@@ -12,13 +12,17 @@ use crate::{
     probes::{Standing, stats::ProgramCost},
     sample::{Losses, Sample},
 };
-use migscope_abi::{ring::Lost, trace::Event};
+use migscope_abi::{
+    ring::{Kind, Lost},
+    trace::Event,
+};
 use std::time::Duration;
 
 /// Families of the agent itself.
 pub struct OwnFamilies {
     probe_attached: Numbers<1>,
     events: Numbers<1>,
+    records: Numbers<1>,
     events_lost: Numbers<1>,
     program_runs: Numbers<1>,
     program_run_seconds: Numbers<1>,
@@ -91,6 +95,15 @@ impl OwnFamilies {
                     help: "Events of the driver that the probes saw.",
                     labels: [Label::one_of("kind", Event::ALL.map(Event::name))],
                     absent: "while the probe is missing",
+                },
+            ),
+            records: Numbers::counters(
+                catalog,
+                About {
+                    name: "migscope_records_total",
+                    help: "Records of the probes that the agent took in. With those lost as ring_full they are all that the probes made.",
+                    labels: [Label::one_of("kind", Kind::ALL.map(Kind::name))],
+                    absent: "where none has come yet",
                 },
             ),
             events_lost: Numbers::counters(
@@ -181,6 +194,14 @@ impl OwnFamilies {
             self.events_lost.set([SKIPPED], number(*count));
         }
         self.events_lost.add([MALFORMED], 0.0);
+    }
+
+    /// Counts records that were taken in, by [`Kind`].
+    pub fn taken(&self, kinds: [u64; Kind::COUNT]) {
+        for (kind, records) in Kind::ALL.into_iter().zip(kinds).filter(|(_, records)| *records > 0)
+        {
+            self.records.add([kind.name()], number(records));
+        }
     }
 
     /// Counts a record that made no sense.

@@ -7,7 +7,7 @@ use super::{
     family::{About, Latencies, Numbers},
     number,
 };
-use crate::{event::Violation, latency::CALL, sample::Sample, session::Coverage};
+use crate::{latency::CALL, sample::Sample, session::Coverage};
 use migscope_abi::{
     device::DeviceKey,
     region::{Field, Op},
@@ -109,12 +109,24 @@ impl RegionFamilies {
         if coverage.access {
             self.show_accesses(sample);
         }
-        // The series of a rule that was never broken would only be noise.
+        // What the probes add up, and not the records: of those some are lost when somebody breaks rules in a loop.
+        for (device, counts) in &sample.refusals {
+            self.show_broken(*device, Rule::ALL.map(Rule::name).into_iter().zip(counts));
+        }
         for (device, counts) in &sample.conduct {
-            let device = device.to_string();
-            for (rule, count) in Conduct::ALL.into_iter().zip(counts).filter(|(_, n)| **n > 0) {
-                self.violations.set([&device, rule.name()], number(*count));
-            }
+            self.show_broken(*device, Conduct::ALL.map(Conduct::name).into_iter().zip(counts));
+        }
+    }
+
+    /// Shows the rules that were broken: the series of one that never was would only be noise.
+    fn show_broken<'a>(
+        &self,
+        device: DeviceKey,
+        counts: impl Iterator<Item = (&'static str, &'a u64)>,
+    ) {
+        let device = device.to_string();
+        for (rule, count) in counts.filter(|(_, count)| **count > 0) {
+            self.violations.set([&device, rule], number(*count));
         }
     }
 
@@ -139,10 +151,5 @@ impl RegionFamilies {
                 });
             }
         }
-    }
-
-    /// Counts a refusal.
-    pub fn violated(&self, violation: &Violation) {
-        self.violations.add([&violation.device.to_string(), violation.rule.name()], 1.0);
     }
 }

@@ -16,6 +16,7 @@ use migscope_abi::{
     latency::BUCKETS,
     region::{Field, Op},
     ring::{AccessKey, Conducted, DeviceSums, Lost, latency_series, lost_slot},
+    rule::Rule,
     trace::Event,
 };
 use std::collections::BTreeMap;
@@ -55,6 +56,7 @@ fn capacity(ebpf: &Ebpf, name: &str) -> Option<u32> {
 pub struct Maps {
     device_sums: HashMap<MapData, u64, DeviceSums>,
     conduct: HashMap<MapData, u64, Conducted>,
+    refusals: PerCpuHashMap<MapData, u64, [u64; Rule::COUNT]>,
     accesses: PerCpuHashMap<MapData, AccessKey, u64>,
     latency_buckets: PerCpuArray<MapData, [u64; BUCKETS]>,
     latency_sum_ns: PerCpuArray<MapData, u64>,
@@ -71,6 +73,7 @@ impl Maps {
             capacities: capacities.collect(),
             device_sums: take(ebpf, "DEVICE_SUMS")?,
             conduct: take(ebpf, "CONDUCT")?,
+            refusals: take(ebpf, "REFUSALS")?,
             accesses: take(ebpf, "ACCESSES")?,
             latency_buckets: take(ebpf, "LATENCY_BUCKETS")?,
             latency_sum_ns: take(ebpf, "LATENCY_SUM_NS")?,
@@ -115,6 +118,12 @@ impl Maps {
             let (device, conducted) = entry.map_err(|error| MapError::Read("CONDUCT", error))?;
             sample.conduct.insert(DeviceKey(device), conducted.total);
         }
+        for entry in self.refusals.iter() {
+            let (device, rows) = entry.map_err(|error| MapError::Read("REFUSALS", error))?;
+            let mut sums = [0; Rule::COUNT];
+            rows.iter().for_each(|row| add(&mut sums, row));
+            sample.refusals.insert(DeviceKey(device), sums);
+        }
         for entry in self.accesses.iter() {
             let (key, counts) = entry.map_err(|error| MapError::Read("ACCESSES", error))?;
             sample.accesses.push(Access { key, count: total(&counts) });
@@ -131,11 +140,7 @@ impl Maps {
                     .get(&series, 0)
                     .map_err(|error| MapError::Read("LATENCY_SUM_NS", error))?;
                 let mut buckets = vec![0_u64; BUCKETS];
-                for cpu in counts.iter() {
-                    for (bucket, count) in buckets.iter_mut().zip(cpu) {
-                        *bucket = bucket.wrapping_add(*count);
-                    }
-                }
+                counts.iter().for_each(|row| add(&mut buckets, row));
                 sample.latencies.insert((field as u32, op as u32), (buckets, total(&sums)));
             }
         }
@@ -160,6 +165,7 @@ impl Maps {
         // An entry that is not there is as good as one that was removed.
         let _ = self.device_sums.remove(&device.0);
         let _ = self.conduct.remove(&device.0);
+        let _ = self.refusals.remove(&device.0);
         let keys: Vec<_> =
             self.accesses.keys().flatten().filter(|key| key.device == device.0).collect();
         for key in keys {
@@ -177,6 +183,13 @@ fn row<const N: usize>(
         *slot = total(&map.get(&index, 0).map_err(|error| MapError::Read(name, error))?);
     }
     Ok(row)
+}
+
+/// Adds one CPU's row to the sums of all.
+fn add(sums: &mut [u64], row: &[u64]) {
+    for (sum, count) in sums.iter_mut().zip(row) {
+        *sum = sum.wrapping_add(*count);
+    }
 }
 
 fn total(values: &PerCpuValues<u64>) -> u64 {

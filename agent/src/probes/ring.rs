@@ -18,7 +18,7 @@ use std::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Records taken at once; the rest waits in the ring, where its room is bounded.
-const BATCH: usize = 1024;
+pub const BATCH: usize = 1024;
 
 /// Reads the ring. Its file descriptor is readable while there are records.
 pub struct Reader {
@@ -34,6 +34,16 @@ pub struct Batch {
     pub bad: Vec<BadRecord>,
     /// Whether the ring was read to its end.
     pub emptied: bool,
+}
+
+impl Batch {
+    /// Takes in the bytes of one record.
+    pub fn take(&mut self, record: &[u8]) {
+        match event::parse(record) {
+            Ok(event) => self.events.push(event),
+            Err(bad) => self.bad.push(bad),
+        }
+    }
 }
 
 impl Reader {

@@ -123,9 +123,10 @@ fn conduct() -> impl Strategy<Value = Conduct> {
     )
 }
 
-fn counts() -> impl Strategy<Value = [u64; ConductRule::COUNT]> {
+/// How often each of `N` rules was broken: most never.
+fn counts<const N: usize>() -> impl Strategy<Value = [u64; N]> {
     let count = prop_oneof![9 => Just(0), 1 => number()];
-    vec(count, ConductRule::COUNT).prop_map(|counts| counts.try_into().expect("as many"))
+    vec(count, N).prop_map(|counts| counts.try_into().expect("as many"))
 }
 
 fn standing() -> impl Strategy<Value = Standing> {
@@ -156,14 +157,16 @@ fn sample() -> impl Strategy<Value = Sample> {
     let latencies = btree_map((0_u32..6, 0_u32..2), buckets, 0..6);
     let seen = vec(number(), trace::Event::COUNT);
     let conduct = btree_map(device(), counts(), 0..4);
-    (number(), devices(), vec(access(), 0..12), latencies, seen, conduct).prop_map(
-        |(at_ns, devices, accesses, latencies, seen, conduct)| Sample {
+    let refusals = btree_map(device(), counts(), 0..4);
+    (number(), devices(), vec(access(), 0..12), latencies, seen, conduct, refusals).prop_map(
+        |(at_ns, devices, accesses, latencies, seen, conduct, refusals)| Sample {
             at_ns,
             devices,
             accesses,
             latencies,
             seen: seen.try_into().expect("as many as there are"),
             conduct,
+            refusals,
             ..Sample::default()
         },
     )

@@ -2,10 +2,11 @@
 //! Samples in a recording: what changed since the last one.
 //!
 //! ```text
-//!   sample     devices │ accesses │ latencies │ row of records seen
+//!   sample     devices │ accesses │ latencies │ row of records seen │ conduct │ refusals
 //!   accesses   how many │ how many changed │ step to the next that changed, what it is, count …
 //!   latencies  how many are gone │ key … │ how many changed │ key, buckets, sum …
 //!   buckets    how many │ how many changed │ step, count …
+//!   conduct    how many │ device, row of counts …; refusals likewise
 //! ```
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     sums::{DEVICES, Devices, put_row, take_row},
 };
 use crate::sample::{Access, LatencySeries, Sample};
-use migscope_abi::{device::DeviceKey, ring::AccessKey, trace, watch::conduct::Conduct};
+use migscope_abi::{device::DeviceKey, ring::AccessKey, trace};
 use std::collections::BTreeMap;
 
 /// Most fields that are counted; the probes have room for 8,192.
@@ -23,8 +24,8 @@ pub(super) const SERIES: usize = 256;
 /// Most buckets of one; `migscope_abi::latency` has 272.
 pub(super) const BUCKETS: usize = 1024;
 
-/// How often each rule of conduct was broken, by device.
-type Conducted = BTreeMap<DeviceKey, [u64; Conduct::COUNT]>;
+/// How often each of `N` rules was broken, by device.
+type Broken<const N: usize> = BTreeMap<DeviceKey, [u64; N]>;
 
 /// What was last written or read, on which the next sample builds.
 #[derive(Clone, Debug, Default)]
@@ -44,13 +45,21 @@ impl Chain {
     pub(super) fn put(&mut self, out: &mut Vec<u8>, sample: &Sample) -> Result<(), Bad> {
         // Its time stands in the frame of the record.
         // How much room the probes' maps have is of the agent, not of a migration.
-        let Sample { at_ns: _, devices, accesses, conduct, latencies, seen, capacities: _ } =
-            sample;
+        let Sample {
+            at_ns: _,
+            devices,
+            accesses,
+            conduct,
+            refusals,
+            latencies,
+            seen,
+            capacities: _,
+        } = sample;
         if accesses.len() > ACCESSES {
             return Err(Bad::TooMany("fields"));
         }
         let long = latencies.values().any(|(buckets, _)| buckets.len() > BUCKETS);
-        if conduct.len() > DEVICES {
+        if conduct.len() > DEVICES || refusals.len() > DEVICES {
             return Err(Bad::TooMany("devices"));
         }
         if latencies.len() > SERIES || long {
@@ -61,7 +70,8 @@ impl Chain {
         self.put_latencies(out, latencies);
         put_row(out, seen, &self.seen);
         self.seen = *seen;
-        put_conduct(out, conduct);
+        put_broken(out, conduct);
+        put_broken(out, refusals);
         Ok(())
     }
 
@@ -77,8 +87,9 @@ impl Chain {
             accesses: self.accesses.clone(),
             latencies: self.latencies.clone(),
             seen: self.seen,
-            // Recordings of before the watch end here.
-            conduct: if bytes.is_empty() { Conducted::new() } else { take_conduct(bytes)? },
+            // Recordings of before these were counted end here.
+            conduct: if bytes.is_empty() { Broken::new() } else { take_broken(bytes)? },
+            refusals: if bytes.is_empty() { Broken::new() } else { take_broken(bytes)? },
             ..Sample::default()
         })
     }
@@ -184,23 +195,23 @@ impl Chain {
 }
 
 /// Each device with its row; rules that were never broken, as most are, take one byte together.
-fn put_conduct(out: &mut Vec<u8>, conduct: &Conducted) {
-    put_length(out, conduct.len());
-    for (device, counts) in conduct {
+fn put_broken<const N: usize>(out: &mut Vec<u8>, broken: &Broken<N>) {
+    put_length(out, broken.len());
+    for (device, counts) in broken {
         put(out, device.0);
-        put_row(out, counts, &[0; Conduct::COUNT]);
+        put_row(out, counts, &[0; N]);
     }
 }
 
-fn take_conduct(bytes: &mut Bytes<'_>) -> Result<Conducted, Bad> {
-    let mut conduct = Conducted::new();
+fn take_broken<const N: usize>(bytes: &mut Bytes<'_>) -> Result<Broken<N>, Bad> {
+    let mut broken = Broken::new();
     for _ in 0..bytes.length("devices", DEVICES)? {
         let device = DeviceKey(bytes.number()?);
-        let mut counts = [0; Conduct::COUNT];
+        let mut counts = [0; N];
         take_row(bytes, &mut counts)?;
-        conduct.insert(device, counts);
+        broken.insert(device, counts);
     }
-    Ok(conduct)
+    Ok(broken)
 }
 
 fn put_buckets(out: &mut Vec<u8>, now: &[u64], before: &[u64]) {

@@ -110,6 +110,11 @@ impl Rule {
         Self::DeviceFailed,
     ];
 
+    /// Where its count stands in a row of [`Self::COUNT`].
+    pub const fn index(self) -> u32 {
+        self as u32 - 1
+    }
+
     /// The value of the label `rule`.
     pub const fn name(self) -> &'static str {
         match self {

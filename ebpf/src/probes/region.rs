@@ -5,17 +5,25 @@
 use crate::{
     conduct,
     emit::{header, lost, now_ns, record, submit},
-    maps::{ACCESSES, LATENCY_BUCKETS, LATENCY_SUM_NS},
+    maps::{ACCESSES, LATENCY_BUCKETS, LATENCY_SUM_NS, REFUSALS},
     sums,
 };
-use aya_ebpf::{bindings::BPF_ANY, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
 use migscope_abi::{
     latency::bucket,
     region::{Field, HEADER_BYTES, Op},
     ring::{AccessKey, ErrorRecord, Kind, Lost, STATE_CLOSED, StateRecord, Stay, latency_series},
+    rule::Rule,
     state::Cause,
     trace::{self, Event},
 };
+
+/// What a device starts with. Too large to be put on a program's stack for nothing.
+static NOTHING_REFUSED: [u64; Rule::COUNT] = [0; Rule::COUNT];
 
 /// A state change, with a copy of the device's sums at that moment; a stay in a state ends with it.
 #[raw_tracepoint(tracepoint = "vfio_mediate_state")]
@@ -119,6 +127,7 @@ fn error(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     sums::update(&ctx, Event::Error, event.device, |sums| sums.state = u64::from(event.state));
+    refused(event.device, event.rule);
     submit::<ErrorRecord>(&ctx, Event::Error, Kind::Error, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and both fields of it are written.
         unsafe {
@@ -127,4 +136,24 @@ fn error(ctx: RawTracePointContext) -> i32 {
         }
     });
     0
+}
+
+/// Counts a broken rule: a client that breaks rules in a loop fills the ring, and then this alone knows how often it did.
+#[inline(always)]
+fn refused(device: u64, rule: u32) {
+    let row = REFUSALS.get_ptr_mut(device).or_else(|| {
+        // Another CPU may have made the entry meanwhile: whoever came first, it is found now.
+        #[expect(
+            clippy::needless_borrows_for_generic_args,
+            reason = "by value it would be copied to the stack"
+        )]
+        let _ = REFUSALS.insert(device, &NOTHING_REFUSED, u64::from(BPF_NOEXIST));
+        REFUSALS.get_ptr_mut(device)
+    });
+    match row {
+        // SAFETY: this CPU's own value of a per-CPU map, aligned to eight bytes and alive while the program runs; no other program
+        // writes it, and this one does not run twice at a time on a CPU (see `crate::maps`).
+        Some(row) => sums::add(unsafe { &mut *row }, rule.wrapping_sub(1), 1),
+        None => lost(Event::Error, Lost::MapFull),
+    }
 }

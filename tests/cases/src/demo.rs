@@ -9,13 +9,15 @@
 //!
 //! The two share no code but `migscope-abi`, and count at the two ends of the chain; so where they agree, what lies between
 //! works. Counts must be equal. A time that the agent tells is a part of the time that the client measured around it, and may be
-//! shorter by no more than [`compare::TIME_BOUND`].
+//! shorter by no more than [`compare::TIME_BOUND`]. What the agent foretold stands beside what came, and is not judged: see
+//! [`report::Forecast`].
 
 pub mod agent;
 pub mod compare;
 pub mod cost;
 pub mod exposition;
 pub mod report;
+pub mod sessions;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -27,6 +29,7 @@ use migrator::live::Outcome;
 use self::agent::Agent;
 use self::exposition::Exposition;
 use self::report::{Demo, Seen};
+use self::sessions::Sessions;
 
 /// How often the agent is asked while the migration runs; an operator's Prometheus asks far less often.
 const SCRAPE_INTERVAL: Duration = Duration::from_millis(200);
@@ -135,18 +138,20 @@ fn settle(agent: &Agent, accounts: &Outcome, seen: Vec<Seen>) -> Result<Demo> {
     let deadline = Instant::now() + SETTLE;
     loop {
         let exposition: Exposition = agent.scrape()?;
-        let comparison = compare::compare(accounts, &exposition);
+        let sessions = Sessions::ask(agent, &accounts.source.device)?;
+        let comparison = compare::compare(accounts, &exposition, &sessions);
         let agree =
             accounts.verified && !comparison.is_empty() && comparison.iter().all(|row| row.agrees);
         if agree || Instant::now() >= deadline {
             return Ok(Demo {
                 agent: report::AgentAccount {
-                    devices: compare::told_of(accounts, &exposition),
+                    devices: compare::told_of(&comparison),
                     seen,
                     samples: exposition.samples(),
                 },
                 migrator: accounts.clone(),
                 comparison,
+                forecast: sessions.forecast(accounts),
                 cost: None,
                 agree,
             });

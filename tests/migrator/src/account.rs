@@ -111,6 +111,8 @@ pub struct RegionAccount {
     pub data_window: Moved,
     /// How bitmaps went through theirs.
     pub bitmap_window: Moved,
+    /// How long giving buffers to the device took, in nanoseconds: for each, from the look for its place until it was taken in.
+    pub load_ns: u64,
     /// Dirty queries.
     pub dirty: Dirty,
     /// Accesses by field, direction and result; what never happened is left out.
@@ -153,6 +155,8 @@ pub struct Downtime {
     pub final_data_ns: u64,
     /// The last dirty query, and reading and sending its pages.
     pub final_dirty_ns: u64,
+    /// Of that, the query: until its answer and the bitmap were read.
+    pub final_query_ns: u64,
     /// From there until the destination has everything; unknown when the ends have different clocks.
     pub transfer_ns: Option<u64>,
     /// What the destination did before it let the device start: checks of the memory, PCI configuration.

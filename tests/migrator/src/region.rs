@@ -396,11 +396,13 @@ impl<Io: RegionIo> Region<Io> {
     ///
     /// [`RegionError::Access`] with the driver's verdict on the buffer, or [`RegionError::Window`] when it does not fit.
     pub fn load_buffer(&mut self, buffer: &[u8]) -> Result<(), RegionError> {
+        let began_ns = clock::monotonic_ns();
         let offset = self.data_offset()?;
         let bytes = u64::try_from(buffer.len()).expect("a length fits");
         self.window(offset, bytes)?;
         self.write_window(Field::Data, offset, buffer)?;
         self.write_u64(Field::DataSize, bytes)?;
+        self.tally.account.load_ns += clock::monotonic_ns().saturating_sub(began_ns);
         if bytes > 0 {
             self.tally.iteration(bytes);
         }

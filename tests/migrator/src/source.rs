@@ -249,6 +249,7 @@ impl<'a, M: Migratable> Source<'a, M> {
         let began_ns = clock::monotonic_ns();
         if self.pre_copy.is_some() {
             self.last_report = self.region.dirty_pages(self.whole_memory())?;
+            self.downtime.final_query_ns = clock::monotonic_ns().saturating_sub(began_ns);
             self.send_pages(&self.last_report.clone(), Remember::No)?;
         } else {
             self.send_everything()?;

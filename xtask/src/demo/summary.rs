@@ -13,6 +13,7 @@ use serde::Deserialize;
 pub(crate) struct Demo {
     pub(crate) migrator: Accounts,
     comparison: Vec<Row>,
+    forecast: Vec<Forecast>,
     pub(crate) cost: Option<Cost>,
     pub(crate) agree: bool,
 }
@@ -53,6 +54,29 @@ struct Row {
     agrees: bool,
 }
 
+/// What the agent foretold at the end of pre-copy.
+#[derive(Debug, Deserialize)]
+struct Forecast {
+    what: String,
+    came_seconds: f64,
+    foretold_seconds: Option<f64>,
+}
+
+impl fmt::Display for Forecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, came_seconds, foretold_seconds } = self;
+        let shown = |seconds: f64| format!("{:.3} ms", seconds * 1e3);
+        write!(f, "  {what:42} {:>18} ", shown(*came_seconds))?;
+        match foretold_seconds {
+            Some(foretold) => {
+                let off = (foretold - came_seconds) / came_seconds * 100.0;
+                write!(f, "{:>18}  off by {off:+.0} %", shown(*foretold))
+            }
+            None => write!(f, "{:>18}", "not told"),
+        }
+    }
+}
+
 impl Row {
     /// Accesses field by field are for the JSON, unless they are the news.
     fn is_shown(&self) -> bool {
@@ -71,7 +95,8 @@ impl Row {
 
 impl fmt::Display for Demo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { migrator: Accounts { source, destination }, comparison, cost, agree } = self;
+        let Self { migrator, comparison, forecast, cost, agree } = self;
+        let Accounts { source, destination } = migrator;
         writeln!(
             f,
             "{} migrated to {} in {:.1} ms",
@@ -90,6 +115,16 @@ impl fmt::Display for Demo {
             let verdict = if row.agrees { "" } else { "  DISAGREE" };
             let migrator = row.show(row.migrator);
             writeln!(f, "  {:42} {migrator:>18} {agent:>18}{verdict}", row.what)?;
+        }
+        if !forecast.is_empty() {
+            writeln!(
+                f,
+                "\n{:44} {:>18} {:>18}",
+                "foretold at the end of pre-copy", "came", "foretold"
+            )?;
+        }
+        for forecast in forecast {
+            writeln!(f, "{forecast}")?;
         }
         writeln!(f)?;
         if let Some(downtime) = &source.downtime {
@@ -122,6 +157,8 @@ mod tests {
         };
         let text = format!(
             "{{\"migrator\":{{\"source\":{},\"destination\":{}}},\"agent\":{{}},\"cost\":null,\
+             \"forecast\":[{{\"what\":\"downtime\",\"came_seconds\":0.2,\"foretold_seconds\":0.15}},\
+             {{\"what\":\"remaining time\",\"came_seconds\":0.1,\"foretold_seconds\":null}}],\
              \"comparison\":[{{\"device\":\"A\",\"what\":\"device data\",\"unit\":\"bytes\",\
              \"migrator\":4096.0,\"agent\":{agent},\"bound\":null,\"agrees\":{agrees}}},\
              {{\"device\":\"A\",\"what\":\"read data_size, ok\",\"unit\":\"1\",\"migrator\":3.0,\
@@ -140,6 +177,16 @@ mod tests {
         assert_eq!(row.matches("4096 bytes").count(), 2, "{row}");
         assert!(text.contains("the two accounts agree, 2 numbers compared"), "{text}");
         assert!(!text.contains("data_size"), "{text}");
+    }
+
+    #[test]
+    fn what_was_foretold_stands_beside_what_came_with_its_error() {
+        let text = demo("4096.0", true);
+        let row = |what: &str| text.lines().find(|line| line.starts_with(what)).unwrap().to_owned();
+        let downtime = row("  downtime");
+        assert!(downtime.contains("200.000 ms") && downtime.contains("150.000 ms"), "{downtime}");
+        assert!(downtime.ends_with("off by -25 %"), "{downtime}");
+        assert!(row("  remaining time").ends_with("not told"), "{text}");
     }
 
     #[test]

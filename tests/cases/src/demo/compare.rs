@@ -9,6 +9,7 @@ use migrator::live::Outcome;
 
 use super::exposition::Exposition;
 use super::report::Row;
+use super::sessions::Sessions;
 
 /// By how much a time that the agent tells may be shorter than what the client measured around it: the way into and out of the
 /// system call, and a few time slices of a machine with few CPUs (0.1 to 7 ms were seen). It is half of what the device takes for its
@@ -19,14 +20,15 @@ pub const TIME_BOUND: Duration = Duration::from_millis(50);
 const ROUNDING_SECONDS: f64 = 1e-6;
 
 /// Compares everything that both sides count.
-pub fn compare(accounts: &Outcome, exposition: &Exposition) -> Vec<Row> {
+pub fn compare(accounts: &Outcome, exposition: &Exposition, sessions: &Sessions) -> Vec<Row> {
     let mut rows = Vec::new();
     for account in [&accounts.source, &accounts.destination] {
-        let told = Told { account, exposition };
+        let told = Told { account, exposition, sessions };
         told.transitions(&mut rows);
         told.data(&mut rows);
         told.dirty(&mut rows);
         told.accesses(&mut rows);
+        told.broken(&mut rows);
         told.states(&mut rows);
     }
     migration(accounts, exposition, &mut rows);
@@ -34,15 +36,12 @@ pub fn compare(accounts: &Outcome, exposition: &Exposition) -> Vec<Row> {
 }
 
 /// What the agent told of each device, by the names of the rows.
-pub fn told_of(
-    accounts: &Outcome,
-    exposition: &Exposition,
-) -> BTreeMap<String, BTreeMap<String, f64>> {
+pub fn told_of(rows: &[Row]) -> BTreeMap<String, BTreeMap<String, f64>> {
     let mut devices: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
-    for Row { device, what, agent, .. } in compare(accounts, exposition) {
-        let device = device.unwrap_or_else(|| "migration".to_owned());
+    for Row { device, what, agent, .. } in rows {
+        let device = device.clone().unwrap_or_else(|| "migration".to_owned());
         if let Some(value) = agent {
-            devices.entry(device).or_default().insert(what, value);
+            devices.entry(device).or_default().insert(what.clone(), *value);
         }
     }
     devices
@@ -52,6 +51,7 @@ pub fn told_of(
 struct Told<'a> {
     account: &'a Account,
     exposition: &'a Exposition,
+    sessions: &'a Sessions,
 }
 
 impl Told<'_> {
@@ -124,13 +124,32 @@ impl Told<'_> {
         let all = self.account.region.accesses.iter().map(|each| each.count).sum();
         rows.push(self.exact("region accesses".to_owned(), "1", all, self.sum(metric, &[])));
         for each in &self.account.region.accesses {
-            let labels = [
-                ("field", each.field.as_str()),
-                ("op", each.op.as_str()),
-                ("result", each.result.as_str()),
-            ];
-            let what = format!("{} {}, {}", each.op, each.field, each.result);
+            let result = if each.result == "ok" { "ok" } else { "refused" };
+            let labels =
+                [("field", each.field.as_str()), ("op", each.op.as_str()), ("result", result)];
+            let what = format!("{} {}, {result}", each.op, each.field);
             rows.push(self.exact(what, "1", each.count, self.sum(metric, &labels)));
+        }
+    }
+
+    /// What was done against the protocol. A client knows what it was refused. That it broke no other rule it cannot count: it is its
+    /// claim, and the driver's, that neither did. Here silence is no zero: the agent must say that it watched.
+    fn broken(&self, rows: &mut Vec<Row>) {
+        let refused = self.account.region.accesses.iter().filter(|each| each.result != "ok");
+        let refused = refused.map(|each| each.count).sum();
+        let (refusals, breaches) = self.sessions.broken(&self.account.device);
+        for (what, migrator, agent) in
+            [("refusals", refused, refusals), ("breaches of conduct", 0, breaches)]
+        {
+            rows.push(Row {
+                device: Some(self.account.device.clone()),
+                what: what.to_owned(),
+                unit: "1".to_owned(),
+                migrator: count(migrator),
+                agent: agent.map(count),
+                bound: None,
+                agrees: agent == Some(migrator),
+            });
         }
     }
 
@@ -186,15 +205,7 @@ fn migration(accounts: &Outcome, exposition: &Exposition, rows: &mut Vec<Row>) {
         let agent = exposition.sum(metric, &[("from", from), ("to", to)]);
         rows.push(inside(format!("{from} to {to}, time"), migrator, agent, bound));
     }
-    if let Some(downtime) = &accounts.source.downtime {
-        let metric = "vfio_migration_downtime_seconds_sum";
-        let seconds = |ns| Duration::from_nanos(ns).as_secs_f64();
-        let bound = TIME_BOUND.as_secs_f64();
-        for (part, ns) in [("stop", downtime.stop_ns), ("total", downtime.total_ns)] {
-            let agent = exposition.sum(metric, &[("part", part)]);
-            rows.push(inside(format!("downtime, {part}"), seconds(ns), agent, bound));
-        }
-    }
+    downtime(accounts, exposition, rows);
     for account in ends {
         let role = match account.role {
             Role::Source => "source",
@@ -213,6 +224,60 @@ fn migration(accounts: &Outcome, exposition: &Exposition, rows: &mut Vec<Row>) {
             agrees: agent == Some(1.0),
         });
     }
+    let lost = exposition.sum("migscope_events_lost_total", &[]);
+    rows.push(Row {
+        device: None,
+        what: "records lost".to_owned(),
+        unit: "1".to_owned(),
+        migrator: 0.0,
+        agent: lost,
+        bound: None,
+        agrees: lost == Some(0.0),
+    });
+}
+
+/// The downtime and its parts. The agent's part lies inside of what the client measured around it, but for the gap, which begins before
+/// the client knows that the last buffer is out, and ends after it set about to start the device.
+fn downtime(accounts: &Outcome, exposition: &Exposition, rows: &mut Vec<Row>) {
+    let Some(downtime) = &accounts.source.downtime else { return };
+    let told = |part| exposition.sum("vfio_migration_downtime_seconds_sum", &[("part", part)]);
+    let seconds = |ns| Duration::from_nanos(ns).as_secs_f64();
+    let what = |part: &str| format!("downtime, {}", part.replace('_', " "));
+    let bound = TIME_BOUND.as_secs_f64();
+    // What the destination's driver needs for each buffer is added up.
+    let loads = accounts.destination.region.iterations;
+    for (part, ns, bound) in [
+        ("stop", downtime.stop_ns, bound),
+        ("final_dirty", downtime.final_query_ns, bound),
+        ("final_data", downtime.final_data_ns, bound),
+        ("load", accounts.destination.region.load_ns, bound * count(loads)),
+        ("start", downtime.start_ns, bound),
+        ("total", downtime.total_ns, bound),
+    ] {
+        rows.push(inside(what(part), seconds(ns), told(part), bound));
+    }
+    let gap = transfer_gap_ns(accounts).map(seconds);
+    let agent = told("transfer_gap");
+    let agrees = gap.zip(agent).is_some_and(|(migrator, agent)| {
+        agent + ROUNDING_SECONDS >= migrator && agent - migrator <= bound
+    });
+    rows.push(Row {
+        device: None,
+        what: what("transfer_gap"),
+        unit: "seconds".to_owned(),
+        migrator: gap.unwrap_or_default(),
+        agent,
+        bound: Some(bound),
+        agrees,
+    });
+}
+
+/// From the source's last buffer, as far as the client can tell, until the write that started the destination.
+fn transfer_gap_ns(accounts: &Outcome) -> Option<u64> {
+    let out = accounts.source.phases.iter().find(|phase| phase.name == "final_data")?;
+    let transitions = &accounts.destination.region.transitions;
+    let start = transitions.iter().rfind(|transition| transition.to == "running")?;
+    start.at_monotonic_ns.checked_sub(out.at_monotonic_ns.saturating_add(out.duration_ns))
 }
 
 /// A time that the agent measured inside of what the client measured.

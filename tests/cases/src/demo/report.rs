@@ -15,6 +15,8 @@ pub struct Demo {
     pub agent: AgentAccount,
     /// The two side by side, one row for each number.
     pub comparison: Vec<Row>,
+    /// What the agent foretold, beside what came. It is shown and not judged.
+    pub forecast: Vec<Forecast>,
     /// What watching costs; unknown before it was measured.
     pub cost: Option<Cost>,
     /// Whether every row agrees and the migration lost nothing.
@@ -67,10 +69,25 @@ pub struct Row {
     pub migrator: f64,
     /// The agent's number; nothing when it did not tell.
     pub agent: Option<f64>,
-    /// By how much the agent's number may be smaller; nothing when the two must be equal.
+    /// How far apart the two may be; nothing when they must be equal.
     pub bound: Option<f64>,
     /// Whether they agree.
     pub agrees: bool,
+}
+
+/// A time that the agent foretold when it last looked during pre-copy, beside what it came to by the client's clock.
+///
+/// Nothing is judged by it. The demo's pre-copy ends when the client has had enough of it, which no model can know; this agent saw no
+/// migration of such a device before, so it assumes what its changes of state take; and it says itself that two of ten outcomes lie
+/// outside of its band. How good the estimates are is for many migrations to say: `cargo xtask bench prediction`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Forecast {
+    /// `remaining time` or `downtime`.
+    pub what: String,
+    /// What it came to, in seconds: from that look to the end of the source's part; from the stop to the start at the other end.
+    pub came_seconds: f64,
+    /// What was foretold, in seconds; nothing when nothing was.
+    pub foretold_seconds: Option<f64>,
 }
 
 /// What one read of a register costs, in nanoseconds: the smallest mean of several batches.
