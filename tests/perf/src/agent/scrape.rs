@@ -51,8 +51,13 @@ pub(super) fn run(
         let name = format!("series_bytes_{devices}_devices{suffix}");
         report.add(&name, Unit::Bytes, &ours.bytes, Some(("node_exporter", &theirs.bytes)));
     }
-    let mut series = Runs::default();
-    series.add_each(u64::from(agent.scrape(Encoding::Plain)?.series()?), 1);
-    report.add(&format!("series_{devices}_devices"), Unit::Series, &series, None);
+    let series = |exporter: &Exporter| -> Result<Runs> {
+        let mut runs = Runs::default();
+        runs.add_each(u64::from(exporter.scrape(Encoding::Plain)?.series()?), 1);
+        Ok(runs)
+    };
+    let (ours, theirs) = (series(agent)?, series(node)?);
+    let name = format!("series_{devices}_devices");
+    report.add(&name, Unit::Series, &ours, Some(("node_exporter", &theirs)));
     Ok(())
 }
