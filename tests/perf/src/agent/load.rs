@@ -19,6 +19,8 @@ use crate::result::{Report, Runs, Unit};
 const AT_A_TIME: usize = 4;
 /// Length of a measurement, in seconds.
 const SECONDS: u32 = 5;
+/// How long everybody has to come to rest before the first measurement.
+const REST: Duration = Duration::from_secs(3);
 /// In how many steps a second's records are played.
 const STEPS: u32 = 20;
 
@@ -38,6 +40,7 @@ pub(super) fn run(
 ) -> Result<()> {
     let (mut idle, mut busy, mut memory) = (Used::default(), Used::default(), Used::default());
     let mut next = devices.iter().cycle();
+    sleep(REST);
     for _ in 0..runs {
         window((agent, node), &mut idle, || Ok(Vec::new()), player)?;
         if !devices.is_empty() {

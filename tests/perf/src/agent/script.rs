@@ -6,9 +6,11 @@
 //! that was built outside of its source, as the guest's is: so the link to that tree goes, in the guest's throw-away files.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::thread::JoinHandle;
+use std::sync::mpsc::channel;
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,6 +18,8 @@ use rustix::process::{Pid, Signal, kill_process};
 const SCRIPT: &str = include_str!("same.bt");
 /// The first line that the script prints, once it is attached.
 const ATTACHED: &str = "attached";
+/// How long that may take, with a compiler on an emulated CPU; and how long it may take to end.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running script; ended when dropped.
 pub(super) struct Script {
@@ -31,29 +35,39 @@ impl Script {
         let mut command = Command::new("bpftrace");
         command.args(["-e", SCRIPT]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().context("failed to start bpftrace")?;
-        let mut lines = BufReader::new(child.stdout.take().context("no stdout")?);
-        loop {
-            let mut line = String::new();
-            ensure!(
-                lines.read_line(&mut line).context("failed to hear bpftrace")? > 0,
-                "bpftrace ended before it was attached; what it said is above"
-            );
-            if line.trim_end() == ATTACHED {
-                break;
-            }
-        }
+        let lines = BufReader::new(child.stdout.take().context("no stdout")?);
+        let (sender, attached) = channel();
         let reader = std::thread::spawn(move || {
-            let mut sink = std::io::sink();
-            std::io::copy(&mut lines.by_ref(), &mut sink).unwrap_or_default()
+            let mut bytes = 0;
+            for line in lines.split(b'\n').map_while(Result::ok) {
+                if line == ATTACHED.as_bytes() {
+                    // Whoever gave up waiting has no use for it.
+                    let _sent = sender.send(());
+                    continue;
+                }
+                bytes += u64::try_from(line.len()).unwrap_or_default() + 1;
+            }
+            bytes
         });
-        Ok(Self { child, reader: Some(reader) })
+        let script = Self { child, reader: Some(reader) };
+        attached
+            .recv_timeout(PATIENCE)
+            .context("bpftrace did not attach; what it said is above")?;
+        Ok(script)
     }
 
-    /// Ends it; gives how many bytes it printed after it was attached.
+    /// Ends it; gives how many bytes it printed.
     pub(super) fn stop(mut self) -> Result<u64> {
         kill_process(Pid::from_child(&self.child), Signal::INT)
             .context("failed to end bpftrace")?;
-        let status = self.child.wait().context("failed to wait for bpftrace")?;
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().context("failed to wait for bpftrace")? {
+                break status;
+            }
+            ensure!(Instant::now() < deadline, "bpftrace does not end");
+            sleep(Duration::from_millis(50));
+        };
         ensure!(status.success(), "bpftrace ended with {status}");
         let reader = self.reader.take().context("its reader is gone")?;
         reader.join().map_err(|_panic| anyhow::anyhow!("the reader of bpftrace's lines died"))

@@ -5,6 +5,9 @@
 //! (`bpf_prog_test_run_raw_tp()`, `net/bpf/test_run.c`). So the duration is what the kernel counts of the program, as in
 //! [`super::accesses`], and each run is a call of its own. What the kernel's two readings of the clock cost is in it: that is what an empty
 //! program shows, and what each is held against.
+//!
+//! Since Linux 7.0 a tracepoint's programs can be preempted. A change of state wakes the agent, and where that wins the CPU at once, its
+//! first steps are in the time of the program `state`, here as in [`super::accesses`].
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
