@@ -20,7 +20,7 @@ use crate::{
     dirty::Source,
     event::{BadRecord, Event, StateChange},
     feed::{Describe, Input, Tap},
-    metrics::{Convergence, ConvergenceFamilies, Info, Metrics},
+    metrics::{Convergence, ConvergenceFamilies, DeviceFamilies, Info, Metrics},
     probes::{Standing, stats::ProgramCost},
     sample::{Losses, Sample},
     session::{
@@ -75,6 +75,8 @@ pub struct Observer {
     /// Up to when all records were taken in.
     settled_ns: u64,
     loss_window: Option<RangeInclusive<u64>>,
+    /// The sample that the metrics show, as far as the probes were there that it tells of.
+    shown: Option<(Sample, Coverage)>,
 }
 
 struct Watched {
@@ -83,6 +85,8 @@ struct Watched {
     info: Info,
     /// Whether how its migration goes is shown.
     convergence_shown: bool,
+    /// How it stands, as it is shown.
+    standing_shown: Option<DeviceStanding>,
 }
 
 impl Watched {
@@ -92,6 +96,18 @@ impl Watched {
             tracker: Tracker::default(),
             info: Info::default(),
             convergence_shown: false,
+            standing_shown: None,
+        }
+    }
+
+    /// Shows how it stands; when that is shown already, only what goes on meanwhile.
+    fn show(&mut self, families: &DeviceFamilies) {
+        let standing = Some(self.device.standing());
+        if self.standing_shown == standing {
+            families.show_progress(&self.device);
+        } else {
+            families.show(&self.device);
+            self.standing_shown = standing;
         }
     }
 }
@@ -138,6 +154,7 @@ impl Observer {
             losses_read_ns: 0,
             settled_ns: 0,
             loss_window: None,
+            shown: None,
         }
     }
 
@@ -222,7 +239,7 @@ impl Observer {
         let window = self.losses_read_ns..=now_ns;
         for watched in self.devices.values_mut() {
             watched.device.lost();
-            self.metrics.device.show(&watched.device);
+            watched.show(&self.metrics.device);
             if let Some(session) = watched.tracker.current_mut() {
                 session.lost(&window);
             }
@@ -319,9 +336,9 @@ impl Observer {
         self.show_device(change.device);
     }
 
-    fn show_device(&self, key: DeviceKey) {
-        if let Some(watched) = self.devices.get(&key) {
-            self.metrics.device.show(&watched.device);
+    fn show_device(&mut self, key: DeviceKey) {
+        if let Some(watched) = self.devices.get_mut(&key) {
+            watched.show(&self.metrics.device);
         }
     }
 
@@ -388,16 +405,25 @@ impl Observer {
     pub fn sampled(&mut self, sample: &Sample) {
         self.feed(|| Input::Sample(sample.clone()));
         self.metrics.own.sampled(sample, &self.standing);
-        self.metrics.region.show(sample, self.coverage);
-        self.metrics.dirty.show(sample, self.coverage);
+        self.show_sums(sample);
         for (device, sums) in &sample.devices {
             self.device_sampled(*device, *sums, sample.at_ns);
         }
         self.look_ahead(sample.at_ns);
         self.show_convergence();
-        for watched in self.devices.values() {
-            self.metrics.device.show(&watched.device);
+        for watched in self.devices.values_mut() {
+            watched.show(&self.metrics.device);
         }
+    }
+
+    /// Shows what the probes have added up. Most devices of a host do not migrate, and what is shown of them need not be shown again.
+    fn show_sums(&mut self, sample: &Sample) {
+        let earlier = self.shown.take().filter(|(_, coverage)| *coverage == self.coverage);
+        let news = earlier.map(|(earlier, _)| sample.news_since(&earlier));
+        let news = news.as_ref().unwrap_or(sample);
+        self.metrics.region.show(news, self.coverage);
+        self.metrics.dirty.show(news, self.coverage);
+        self.shown = Some((sample.clone(), self.coverage));
     }
 
     /// Takes in the sums of the devices alone, read at `at_ns`: what is read more often while a session runs.
@@ -521,6 +547,8 @@ impl Observer {
             info!(device = %key, "the device was closed long ago: its series end");
             self.devices.remove(key);
             self.metrics.forget(*key);
+            // Should it come back, nothing of it is shown.
+            self.shown = None;
         }
         retired
     }

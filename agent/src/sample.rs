@@ -34,8 +34,21 @@ pub struct Sample {
     pub seen: [u64; Event::COUNT],
 }
 
+impl Sample {
+    /// This sample without what was the same in `earlier`, or at least most of it: what has to be shown again.
+    pub fn news_since(&self, earlier: &Self) -> Self {
+        let mut news = self.clone();
+        news.devices.retain(|device, sums| earlier.devices.get(device) != Some(sums));
+        news.conduct.retain(|device, counts| earlier.conduct.get(device) != Some(counts));
+        // A map is read in the same order again, as long as nothing comes or goes.
+        let mut before = earlier.accesses.iter();
+        news.accesses.retain(|access| before.next() != Some(access));
+        news
+    }
+}
+
 /// How often one field of one device was read or written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     /// Which device, field, direction, and whether refused.
     pub key: AccessKey,
@@ -57,5 +70,47 @@ impl Losses {
     pub fn total(&self) -> Option<u64> {
         let told = self.told.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
         self.skipped.map(|skipped| told.saturating_add(skipped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(device: u64, count: u64) -> Access {
+        Access { key: AccessKey { device, field: 2, op_and_refused: 0 }, count }
+    }
+
+    fn sample(pending_bytes: [u64; 2], counts: &[u64]) -> Sample {
+        let sums = pending_bytes
+            .map(|pending_bytes| DeviceSums { pending_bytes, ..DeviceSums::default() });
+        Sample {
+            devices: (1..).map(DeviceKey).zip(sums).collect(),
+            accesses: (1..).zip(counts).map(|(device, count)| access(device, *count)).collect(),
+            conduct: [(DeviceKey(1), [pending_bytes[0]; Conduct::COUNT])].into(),
+            ..Sample::default()
+        }
+    }
+
+    #[test]
+    fn news_are_what_has_changed_or_come() {
+        let earlier = sample([5, 6], &[1, 2]);
+        let same = earlier.news_since(&earlier);
+        assert!(same.devices.is_empty() && same.accesses.is_empty() && same.conduct.is_empty());
+        let news = sample([5, 7], &[1, 3, 1]).news_since(&earlier);
+        assert_eq!(news.devices.keys().collect::<Vec<_>>(), [&DeviceKey(2)]);
+        assert_eq!(news.accesses, [access(2, 3), access(3, 1)]);
+        assert!(news.conduct.is_empty());
+        let news = sample([6, 6], &[2]).news_since(&earlier);
+        assert_eq!(news.devices.keys().collect::<Vec<_>>(), [&DeviceKey(1)]);
+        assert_eq!((news.accesses.len(), news.conduct.len()), (1, 1));
+    }
+
+    #[test]
+    fn an_entry_that_went_hides_none_that_changed() {
+        let earlier = sample([0, 0], &[1, 2, 3]);
+        let mut later = sample([0, 0], &[1, 2, 4]);
+        later.accesses.remove(0);
+        assert_eq!(later.news_since(&earlier).accesses, [access(2, 2), access(3, 4)]);
     }
 }

@@ -4,6 +4,8 @@
 //! The guest is emulated, so only ratios mean something, and each is of two things that were measured in turn in one run. What is
 //! no matter of speed runs on the host.
 
+mod agent;
+mod driver;
 mod intake;
 mod prediction;
 
@@ -15,23 +17,27 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use serde::Deserialize;
 
-use crate::build_driver;
-use crate::kernel::{Kernel, Variant};
-use crate::programs;
-use crate::vm::{self, Device, Machine, Outcome, Streams, Task};
+use crate::kernel::Kernel;
+use crate::vm::{self, Machine, Outcome, Streams, Task};
 use crate::workspace::Workspace;
 
 const TIMEOUT: Duration = Duration::from_secs(1800);
-/// The length of the device's memory, in MiB.
-const MEMORY_MIB: u32 = 64;
-/// The guest's own, in MiB: a log of half of a terabyte's pages takes 64.
-const GUEST_MIB: u32 = 2048;
 const MIB: f64 = 1_048_576.0;
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
     /// The driver: saving against memcpy and mtty, dirty queries against type 1, the cost of a write fault
     Driver(Arguments),
+    /// The agent: its probes against bpftrace; CPU, memory and scrapes against prometheus-node-exporter
+    ///
+    /// Time of each eBPF program for an event, by BPF_PROG_TEST_RUN (beside an empty program) and in a client's accesses (beside a
+    /// bpftrace script that counts the same), and what the accesses take with nothing attached, with the agent, with bpftrace. Then CPU
+    /// time and memory of the agent with 0, 64 and 1,000 devices, idle and with four of them migrating at a time, and time and
+    /// bytes of a scrape for each series; beside Debian's prometheus-node-exporter, scraped in the same seconds by the same client.
+    ///
+    /// The devices of a fleet are made up: their records are given to the agent's own probes in the kernel. Ten minutes on two CPUs.
+    #[command(after_long_help = agent::EXAMPLES)]
+    Agent(Arguments),
     /// The agent's intake: how many records of the probes it takes in a second, by what they tell
     ///
     /// Held against a million. On the host, without a kernel's part in it.
@@ -79,11 +85,12 @@ struct Versus {
 /// Runs a benchmark and shows what it found.
 pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<ExitCode> {
     let (text, json) = match bench {
-        Bench::Driver(Arguments { runs, json }) => (driver(workspace, *runs)?, json),
-        Bench::Intake(Arguments { runs, json }) => (intake::measure(workspace, *runs)?, json),
+        Bench::Driver(Arguments { runs, json }) => (driver::run(workspace, *runs)?, *json),
+        Bench::Agent(Arguments { runs, json }) => (agent::run(workspace, *runs)?, *json),
+        Bench::Intake(Arguments { runs, json }) => (intake::measure(workspace, *runs)?, *json),
         Bench::Prediction(arguments) => return prediction::run(workspace, arguments),
     };
-    if *json {
+    if json {
         println!("{}", text.trim_end());
         return Ok(ExitCode::SUCCESS);
     }
@@ -93,30 +100,17 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn driver(workspace: &Workspace, runs: u32) -> Result<String> {
-    let kernel = Kernel::ensure(workspace, Variant::Ours)?;
-    let tree = kernel.build_tree();
-    let driver = build_driver::build(workspace, &tree)?;
-    let module = build_driver::build_bench(workspace, &tree, &[])?;
-    let program = programs::bench(workspace)?;
-    let argv = vec![
-        program.into(),
-        format!("--runs={runs}").into(),
-        "driver".into(),
-        "--dirty-log-module".into(),
-        module.into(),
-    ];
-    let machine = Machine {
-        devices: vec![Device::Ivshmem { mib: MEMORY_MIB }; 2],
-        memory_mib: GUEST_MIB,
-        ..Machine::default()
-    };
-    let task =
-        Task { argv, environment: Vec::new(), driver: Some(&driver), timeout: Some(TIMEOUT) };
+/// Runs the benchmarks' program in the guest and gives what it prints on stdout.
+fn in_guest(
+    workspace: &Workspace,
+    kernel: &Kernel,
+    machine: &Machine,
+    task: Task<'_>,
+) -> Result<String> {
     let mut stdout = Vec::new();
     let streams =
         Streams::Separate { stdout: Box::new(&mut stdout), stderr: Box::new(io::stderr()) };
-    match vm::boot(workspace, &kernel, &machine, task, streams)? {
+    match vm::boot(workspace, kernel, machine, task, streams)? {
         Outcome::Ended { status, .. } if status.code() == 0 => {}
         Outcome::Ended { .. } => bail!("the benchmark failed; what it said is above"),
         Outcome::TimedOut { limit } => bail!("it did not end within {} s", limit.as_secs()),
@@ -129,15 +123,15 @@ fn print(report: &Report) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "{:26} {:>14} {:>22} {:>5}  {:18} {:>14} {:>7}",
+        "{:34} {:>12} {:>24} {:>5}  {:20} {:>12} {:>7}",
         "", "median", "from … to", "runs", "against", "median", "ratio"
     )?;
     for Measured { name, value, unit, min, max, runs, vs } in &report.results {
         let range = format!("{} … {}", shown(*min, unit), shown(*max, unit));
-        write!(out, "{name:26} {:>14} {range:>22} {runs:>5}", shown(*value, unit))?;
+        write!(out, "{name:34} {:>12} {range:>24} {runs:>5}", shown(*value, unit))?;
         match vs {
             Some(Versus { name, value, ratio }) => {
-                writeln!(out, "  {name:18} {:>14} {ratio:>7.2}", shown(*value, unit))?;
+                writeln!(out, "  {name:20} {:>12} {ratio:>7.2}", shown(*value, unit))?;
             }
             None => writeln!(out)?,
         }
@@ -149,6 +143,8 @@ fn print(report: &Report) -> io::Result<()> {
 fn shown(value: f64, unit: &str) -> String {
     match unit {
         "B/s" => format!("{:.0} MiB/s", value / MIB),
+        "B" if value >= MIB => format!("{:.1} MiB", value / MIB),
+        "%" => format!("{value:.1} %"),
         "ns" if value >= 1e6 => format!("{:.1} ms", value / 1e6),
         "ns" if value >= 1e4 => format!("{:.1} us", value / 1e3),
         _ => format!("{value:.0} {unit}"),
@@ -165,6 +161,9 @@ mod tests {
         assert_eq!(shown(14_500_000.0, "ns"), "14.5 ms");
         assert_eq!(shown(25_448.0, "ns"), "25.4 us");
         assert_eq!(shown(950.0, "ns"), "950 ns");
+        assert_eq!(shown(20_000_000.0, "B"), "19.1 MiB");
+        assert_eq!(shown(101.4, "B"), "101 B");
+        assert_eq!(shown(0.26, "%"), "0.3 %");
     }
 
     #[test]

@@ -8,9 +8,11 @@ pub(crate) mod apt;
 pub(crate) mod bindgen;
 pub(crate) mod bpf_linker;
 pub(crate) mod kernel_source;
+pub(crate) mod node_exporter;
 pub(crate) mod packages;
 pub(crate) mod promtool;
 pub(crate) mod rust;
+mod unpacked;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

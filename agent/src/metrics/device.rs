@@ -181,6 +181,12 @@ impl DeviceFamilies {
             Standing::Closed(_) => self.show_state(&name, device.protocol(), None),
             Standing::In(state, _) => self.show_state(&name, device.protocol(), Some(state)),
         }
+        self.show_progress(device);
+    }
+
+    /// Shows what goes on while a device stands as it did when it was last shown.
+    pub fn show_progress(&self, device: &Device) {
+        let name = device.key().to_string();
         for (state, ns) in device.stayed_ns() {
             self.state_seconds.set([&name, state.name()], seconds(ns));
         }

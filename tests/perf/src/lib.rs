@@ -10,8 +10,10 @@
 //!                                                 ├─ mtty        a v2 driver's read() path
 //!                                                 ├─ type1       GET_BITMAP
 //!                                                 └─ dirty_log   the driver's log, in a kernel module of its own
+//!                    migscope-bench agent ───▶ accesses, test_run, load, scrape: see there
 //! ```
 
+mod agent;
 mod driver;
 mod result;
 mod sys;
@@ -38,6 +40,8 @@ struct Cli {
 enum Bench {
     /// The driver: saving, write faults, dirty queries
     Driver(driver::Arguments),
+    /// The agent: its probes, CPU, memory, scrapes
+    Agent(agent::Arguments),
 }
 
 /// The program: prints one JSON object on standard output, and progress on standard error.
@@ -45,6 +49,7 @@ pub fn main() -> ExitCode {
     let Cli { runs, bench } = Cli::parse();
     let done = match bench {
         Bench::Driver(arguments) => driver::run(&arguments, runs),
+        Bench::Agent(arguments) => agent::run(&arguments, runs),
     };
     match done.and_then(|report| print(&report)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -39,6 +39,12 @@ pub(crate) enum Unit {
     BytesPerSecond,
     /// Nanoseconds: less is better.
     Nanoseconds,
+    /// Bytes: less is better.
+    Bytes,
+    /// CPU time as a part of the time that has passed, in percent of one CPU: less is better.
+    CpuPercent,
+    /// Series of an exposition: neither is better.
+    Series,
 }
 
 impl Unit {
@@ -46,6 +52,9 @@ impl Unit {
         match self {
             Self::BytesPerSecond => "B/s",
             Self::Nanoseconds => "ns",
+            Self::Bytes => "B",
+            Self::CpuPercent => "%",
+            Self::Series => "series",
         }
     }
 }
@@ -64,6 +73,16 @@ impl Runs {
     /// Adds a run that did a thing so often.
     pub(crate) fn add_times(&mut self, times: u32, took: Duration) {
         self.0.push(took.as_secs_f64() * 1e9 / f64::from(times));
+    }
+
+    /// Adds a run in which something came to `sum`, over so many.
+    pub(crate) fn add_each(&mut self, sum: u64, over: u64) {
+        self.0.push(sum as f64 / over as f64);
+    }
+
+    /// Adds a run that used so much CPU time.
+    pub(crate) fn add_cpu(&mut self, used: Duration, of: Duration) {
+        self.0.push(100.0 * used.as_secs_f64() / of.as_secs_f64());
     }
 
     /// How many there are.
@@ -92,7 +111,7 @@ impl Report {
             let other = other.median();
             let ratio = match unit {
                 Unit::BytesPerSecond => value / other,
-                Unit::Nanoseconds => other / value,
+                Unit::Nanoseconds | Unit::Bytes | Unit::CpuPercent | Unit::Series => other / value,
             };
             Versus { name: name.to_owned(), value: other, ratio }
         });

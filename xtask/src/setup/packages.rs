@@ -21,11 +21,14 @@ pub(crate) enum Group {
     Vm,
     /// Run the kernel's checkpatch.pl.
     Lint,
+    /// Hold the probes against a script.
+    Bpftrace,
 }
 
 impl Group {
     #[cfg(test)]
-    const ALL: [Self; 5] = [Self::Kernel, Self::BpfLinker, Self::Bindgen, Self::Vm, Self::Lint];
+    const ALL: [Self; 6] =
+        [Self::Kernel, Self::BpfLinker, Self::Bindgen, Self::Vm, Self::Lint, Self::Bpftrace];
 
     fn packages(self) -> &'static [&'static str] {
         match self {
@@ -56,6 +59,7 @@ impl Group {
             // tmux is the terminal in which `migscope top` is tested.
             Self::Vm => &["qemu-system-x86", "busybox-static", "kmod", "tmux"],
             Self::Lint => &["perl"],
+            Self::Bpftrace => &["bpftrace"],
         }
     }
 }
