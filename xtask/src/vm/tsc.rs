@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How fast the guest's time stamp counter runs.
-#![expect(unsafe_code, reason = "the instruction that reads the counter")]
-
-use std::time::Duration;
-
-/// Long enough for a thousandth, with some microseconds of delay at either end.
-const MEASURED: Duration = Duration::from_millis(20);
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "the instruction that reads the counter")
+)]
 
 /// The counter's frequency in kHz, where it is known.
 ///
@@ -15,8 +13,10 @@ const MEASURED: Duration = Duration::from_millis(20);
 #[cfg(target_arch = "x86_64")]
 pub(super) fn khz() -> Option<u64> {
     use std::arch::x86_64::_rdtsc;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
+    // Long enough for a thousandth, with some microseconds of delay at either end.
+    const MEASURED: Duration = Duration::from_millis(20);
     // SAFETY: Every x86-64 processor has the instruction, and Linux leaves it to user space.
     let counter = || unsafe { _rdtsc() };
     // Put aside between the two reads of an end: what was read first is then too early, so the shortest of several is taken.
