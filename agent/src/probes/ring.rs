@@ -80,16 +80,6 @@ impl Reader {
     }
 }
 
-impl Batch {
-    /// Takes in the next record, whatever it is.
-    pub fn take(&mut self, record: &[u8]) {
-        match event::parse(record) {
-            Ok(event) => self.events.push(event),
-            Err(bad) => self.bad.push(bad),
-        }
-    }
-}
-
 impl AsRawFd for Reader {
     fn as_raw_fd(&self) -> RawFd {
         self.ring.as_raw_fd()
