@@ -38,7 +38,7 @@ fn locate(pieces: &mut Pieces<'_>) {
     // The driver chooses these, in whole pages.
     let pages = |number: u16| u32::from(number) * 4096;
     let layout = Layout { data_bytes: pages(pieces.u16()), bitmap_bytes: pages(pieces.u16()) };
-    let op = if pieces.u8() % 2 == 0 { Op::Read } else { Op::Write };
+    let op = if pieces.u8().is_multiple_of(2) { Op::Read } else { Op::Write };
     let (offset, bytes) = (pieces.u64(), pieces.u64());
     let located = layout.locate(offset, bytes, op);
     let (begin, end) = (u128::from(offset), u128::from(offset) + u128::from(bytes));
@@ -125,7 +125,7 @@ fn duration(ns: u64) {
 fn watch(pieces: &mut Pieces<'_>) {
     let mut watch = Watch::START;
     while !pieces.is_empty() {
-        let broken = if pieces.u8() % 2 == 0 {
+        let broken = if pieces.u8().is_multiple_of(2) {
             let record: [u8; size_of::<trace::RegionAccess>()] = pieces.array();
             let access = trace::RegionAccess::read_from_bytes(&record).expect("as long as one");
             watch.access(&access)

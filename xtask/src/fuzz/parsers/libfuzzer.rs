@@ -2,8 +2,8 @@
 //! What libFuzzer says while it runs (<https://llvm.org/docs/LibFuzzer.html#output>), and what of it people want to know.
 //!
 //! ```text
-//!   #24	INITED cov: 2215 ft: 2731 corp: 9/12Kb exec/s: 0 rss: 80Mb
-//!   #4096	pulse  cov: 2301 ft: 3117 corp: 85/90Kb lim: 4096 exec/s: 2048 rss: 95Mb
+//!   #24 INITED cov: 2215 ft: 2731 corp: 9/12Kb exec/s: 0 rss: 80Mb
+//!   #4096 pulse  cov: 2301 ft: 3117 corp: 85/90Kb lim: 4096 exec/s: 2048 rss: 95Mb
 //!   stat::number_of_executed_units: 71642
 //! ```
 
