@@ -547,8 +547,11 @@ impl Observer {
             info!(device = %key, "the device was closed long ago: its series end");
             self.devices.remove(key);
             self.metrics.forget(*key);
-            // Should it come back, nothing of it is shown.
+        }
+        if !retired.is_empty() {
+            // Another that was refused for lack of room has room now, and one that comes back begins anew.
             self.shown = None;
+            self.devices.values_mut().for_each(|watched| watched.standing_shown = None);
         }
         retired
     }

@@ -169,6 +169,71 @@ fn a_family_that_is_full_says_what_it_refused_until_devices_age_out() {
 }
 
 #[test]
+fn a_device_that_was_refused_is_shown_once_another_ages_out_though_nothing_of_it_changes() {
+    let mut observer = observer();
+    observer.probes(trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect());
+    let keys: Vec<_> = (0..=u8::MAX).map(|function| DeviceKey::pci(0, 0, function)).collect();
+    let one_more = DeviceKey::pci(0, 1, 0);
+    let change = |device, cause, at_ns| {
+        let running = State::Running;
+        Event::State(StateChange {
+            device,
+            at_ns,
+            tgid: 1,
+            protocol: Protocol::Region,
+            from: running,
+            requested: Some(running),
+            now: running,
+            cause,
+            duration_ns: 1,
+            result: 0,
+            sums: None,
+        })
+    };
+    let sums = DeviceSums { state: 1, iterations: [7, 0], ..DeviceSums::default() };
+    let access = |device: DeviceKey| Access {
+        key: AccessKey { device: device.0, field: Field::PendingBytes as u32, op_and_refused: 0 },
+        count: 3,
+    };
+    let all: Vec<_> = keys.iter().copied().chain([one_more]).collect();
+    let sample = Sample {
+        devices: all.iter().map(|device| (*device, sums)).collect(),
+        accesses: all.iter().copied().map(access).collect(),
+        ..Sample::default()
+    };
+    let opened: Vec<_> = all.iter().map(|device| change(*device, Cause::Open, 1)).collect();
+    observer.events(&opened);
+    // What is shown once stays, however often the same is told.
+    for at_ns in [2, 3, 4] {
+        observer.settled(at_ns);
+        observer.sampled(&Sample { at_ns, ..sample.clone() });
+    }
+    let lines = |observer: &Observer, device: DeviceKey| {
+        let text = observer.metrics().encode().expect("encodes");
+        let name = format!("device=\"{device}\"");
+        let text = String::from_utf8(text).expect("text");
+        text.lines().filter(|line| line.contains(&name)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // Families whose label sets are not all there have room for it yet.
+    let iterations = format!("vfio_migration_iterations_total{{device=\"{one_more}\"}} 7");
+    assert!(!lines(&observer, one_more).contains(&iterations));
+    let of_another = lines(&observer, keys[1]).len();
+    assert!(of_another > 10, "{of_another}");
+    observer.events(&[change(keys[0], Cause::Close, 5)]);
+    assert_eq!(observer.retire(Duration::ZERO, 6), [keys[0]]);
+    let mut rest = sample.clone();
+    rest.devices.remove(&keys[0]);
+    rest.accesses.remove(0);
+    observer.settled(7);
+    observer.sampled(&Sample { at_ns: 7, ..rest });
+    assert_eq!(lines(&observer, keys[0]), [""; 0]);
+    let shown = lines(&observer, one_more);
+    // All but what it is, which is told once, when it is first seen.
+    assert!(shown.len() >= of_another - 1, "{shown:#?}");
+    assert!(shown.contains(&iterations), "{shown:#?}");
+}
+
+#[test]
 fn every_part_of_a_downtime_has_its_series() {
     let metrics = Metrics::new(Registry::new());
     for (part, _) in Downtime::default().parts() {

@@ -8,6 +8,9 @@
 //! Real are the agent (the released binary, its probes in the kernel, their maps and ring) and everything that it does. Not real are
 //! the devices: a folder stands for sysfs, and their records come from [`super::probes::Player`] and not from the driver. Each device
 //! has migrated once before anything is measured, so that it has all the series that a device can have after one that went well.
+//!
+//! The maps of the probes and the families of the agent have room for 256 devices (`migscope::metrics::DEVICES`). So with 1,000 the
+//! agent knows of all of them by their changes of state, shows what there is room for, and counts the rest as lost or refused.
 
 use std::fs;
 use std::os::unix::fs::symlink;
