@@ -223,11 +223,13 @@ mod tests {
         ended.await.expect("no panic");
     }
 
-    #[tokio::test]
-    async fn an_idle_connection_ends_when_the_server_stops() {
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_ends_as_soon_as_the_server_stops() {
         let (stream, ended, stop) = connection();
+        let start = Instant::now();
         stop.send_replace(true);
         ended.await.expect("no panic");
+        assert_eq!(start.elapsed(), Duration::ZERO, "patience is for who may still ask");
         assert_eq!(rest(stream).await, "");
     }
 
