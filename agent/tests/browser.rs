@@ -11,7 +11,11 @@ mod scripted;
 use chromium::Chromium;
 use migscope::state::State;
 use migscope_abi::ring::DeviceSums;
-use scripted::{DESTINATION, SOURCE, Scripted, blind, moving};
+use scripted::{
+    Scripted, blind,
+    migration::{DESTINATION, SOURCE},
+    moving,
+};
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
