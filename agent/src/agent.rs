@@ -89,7 +89,9 @@ pub enum AgentError {
     #[error("failed to serve")]
     Serve(#[source] io::Error),
     /// The recording could not be begun.
-    #[error("failed to begin recording; see --record.dir")]
+    #[error(
+        "failed to record into the folder of --record.dir; the agent runs without that setting, too"
+    )]
     Record(#[source] RecordError),
     /// The probes are no longer read.
     #[error("the thread that reads the probes has ended; the log says why")]

@@ -126,7 +126,6 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::top::canned;
 
     #[test]
