@@ -241,7 +241,8 @@ fn draw_machine(entry: &Entry<'_>, y: u16, theme: Theme, canvas: &mut Canvas<'_>
     if let Some(migration) = migration {
         let result =
             migration.result.as_deref().map_or("migrating".into(), |result| printable(result, 16));
-        let down = migration.downtime_ns.map(|ns| format!(", down {}", duration(ns)));
+        let down = migration.downtime_ns.filter(|_| migration.ran_before());
+        let down = down.map(|ns| format!(", down {}", duration(ns)));
         let role = printable(&migration.role, 16);
         x += canvas.text(x, y, canvas.width(), " · ", theme.dim());
         let text = format!("{role} {result}{}", down.unwrap_or_default());
