@@ -18,7 +18,7 @@ use crate::{
     observer::Observer,
     privilege::{Confined, Holder, Mode, PrivilegeError, confine, give_up_all},
     probes::{attach::chain, object},
-    record::{self, Existing, Options, RecordError, Recording},
+    record::{Existing, Options, RecordError, Recorder},
     sampler::{Sampler, Shared, lock},
     service::{Manager, Pulse},
     web::{
@@ -39,7 +39,10 @@ use std::{
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{oneshot, watch},
+    sync::{
+        oneshot::{self, error::RecvError},
+        watch,
+    },
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -86,7 +89,9 @@ pub enum AgentError {
     #[error("failed to serve")]
     Serve(#[source] io::Error),
     /// The recording could not be begun.
-    #[error("failed to begin recording; see --record.dir")]
+    #[error(
+        "failed to record into the folder of --record.dir; the agent runs without that setting, too"
+    )]
     Record(#[source] RecordError),
     /// The probes are no longer read.
     #[error("the thread that reads the probes has ended; the log says why")]
@@ -124,13 +129,13 @@ pub fn run(config: Config) -> Result<(), AgentError> {
         .map_err(AgentError::LatencyLog)?;
     let mut observer = Observer::new(settings.paths.clone(), metrics);
     observer.set_downtime_budget(nanoseconds(settings.downtime_budget));
-    let recording = settings.record_dir.as_deref().map(|folder| {
-        let (writer, recording) = record::start(recording_in(folder, &settings))?;
-        observer.tap(Box::new(writer));
-        Ok(recording)
-    });
-    let recording = recording.transpose().map_err(AgentError::Record)?;
     let observer: Shared = Arc::new(Mutex::new(observer));
+    // From here on the recording is ended however the agent ends: the recorder sees to it.
+    let recorder = settings.record_dir.as_deref();
+    let recorder = recorder
+        .map(|folder| Recorder::begin(&observer, recording_in(folder, &settings)))
+        .transpose()
+        .map_err(AgentError::Record)?;
     let (stop, stopped) = watch::channel(false);
     let (keep, kept) = watch::channel(settings.keep);
     let pulse = Pulse::default();
@@ -154,7 +159,7 @@ pub fn run(config: Config) -> Result<(), AgentError> {
         .build()
         .map_err(AgentError::Serve)?;
     let agent = Agent { settings, reread, logging, live, observer, keep, pulse, stop, stopped };
-    let served = runtime.block_on(agent.serve(bound, latency_log, recording, sampler_ended));
+    let served = runtime.block_on(agent.serve(bound, latency_log, recorder, sampler_ended));
     // What is still being verified or written then is nobody's any more.
     runtime.shutdown_background();
     served
@@ -201,12 +206,22 @@ struct Agent {
     stopped: watch::Receiver<bool>,
 }
 
+/// How the sampler's thread ended.
+type SamplerEnd = Result<Result<(), PrivilegeError>, RecvError>;
+
+/// Why the agent no longer serves.
+enum Over {
+    Signal(&'static str),
+    Sampler(SamplerEnd),
+}
+
 impl Agent {
+    /// Serves until it is told to stop, or has to. Either way whoever asks gets his answer, and every file its end.
     async fn serve(
         mut self,
         bound: Vec<Bound>,
         latency_log: Option<Logger>,
-        recording: Option<Recording>,
+        recorder: Option<Recorder>,
         mut sampler_ended: oneshot::Receiver<Result<(), PrivilegeError>>,
     ) -> Result<(), AgentError> {
         let mut signals = Signals::new().map_err(AgentError::Serve)?;
@@ -215,12 +230,57 @@ impl Agent {
         let latency_log =
             latency_log.map(|logger| tokio::spawn(logger.run(every, self.stopped.clone())));
         let mut manager = Manager::new(self.pulse.clone());
+        let over = self.watch(&mut signals, &mut sampler_ended, &mut manager).await;
+        if let Over::Signal(signal) = over {
+            info!(signal, "stopping");
+        }
+        manager.stopping();
+        self.stop.send_replace(true);
+        let all = async { while servers.join_next().await.is_some() {} };
+        if timeout(GRACE, all).await.is_err() {
+            warn!("requests under way were cut off");
+        }
+        let ended = match over {
+            Over::Signal(_) => match sampler_ended.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(AgentError::Privilege(error)),
+                Err(_) => {
+                    warn!("the last records were not read");
+                    Ok(())
+                }
+            },
+            Over::Sampler(Ok(Err(error))) => Err(AgentError::Privilege(error)),
+            Over::Sampler(Ok(Ok(())) | Err(_)) => Err(AgentError::Sampler),
+        };
+        // Why a recording failed was said when it did; the agent did its work all the same.
+        if let Some(Ok(summary)) = recorder.map(Recorder::finish) {
+            let file = summary.path.display();
+            info!(%file, dropped = summary.dropped, "the recording is complete");
+        }
+        if let Some(logger) = latency_log
+            && let Ok(Some(mut logger)) = logger.await
+        {
+            logger.end_interval();
+        }
+        if ended.is_ok() {
+            info!("stopped");
+        }
+        ended
+    }
+
+    /// Tells the service manager how things stand, and does what signals ask for, until there is an end to it.
+    async fn watch(
+        &mut self,
+        signals: &mut Signals,
+        sampler_ended: &mut oneshot::Receiver<Result<(), PrivilegeError>>,
+        manager: &mut Manager,
+    ) -> Over {
         let mut ready = false;
         let mut tried = ticks(TRIED);
         let mut status = ticks(STATUS);
         let mut feed = ticks(Manager::feeding_time().unwrap_or(NEVER));
         feed.reset();
-        let signal = loop {
+        loop {
             tokio::select! {
                 signal = signals.next() => match signal {
                     "SIGHUP" => {
@@ -228,7 +288,7 @@ impl Agent {
                         self.reload();
                         manager.ready(&self.status());
                     }
-                    signal => break signal,
+                    signal => return Over::Signal(signal),
                 },
                 _ = tried.tick(), if !ready => {
                     ready = !lock(&self.observer).standing().is_empty();
@@ -238,36 +298,9 @@ impl Agent {
                 }
                 _ = status.tick(), if ready => manager.status(self.status()),
                 _ = feed.tick() => manager.feed(),
-                ended = &mut sampler_ended => return Err(match ended {
-                    Ok(Err(error)) => AgentError::Privilege(error),
-                    Ok(Ok(())) | Err(_) => AgentError::Sampler,
-                }),
+                ended = &mut *sampler_ended => return Over::Sampler(ended),
             }
-        };
-        info!(signal, "stopping");
-        manager.stopping();
-        self.stop.send_replace(true);
-        let all = async { while servers.join_next().await.is_some() {} };
-        if timeout(GRACE, all).await.is_err() {
-            warn!("requests under way were cut off");
         }
-        match sampler_ended.await {
-            Ok(Ok(())) => info!("stopped"),
-            Ok(Err(error)) => return Err(AgentError::Privilege(error)),
-            Err(_) => warn!("the last records were not read"),
-        }
-        drop(lock(&self.observer).untap());
-        // Why a recording failed was said when it did; the agent did its work all the same.
-        if let Some(Ok(summary)) = recording.map(Recording::finish) {
-            let file = summary.path.display();
-            info!(%file, dropped = summary.dropped, "the recording is complete");
-        }
-        if let Some(logger) = latency_log
-            && let Ok(Some(mut logger)) = logger.await
-        {
-            logger.end_interval();
-        }
-        Ok(())
     }
 
     fn start_servers(&self, bound: Vec<Bound>) -> io::Result<JoinSet<()>> {

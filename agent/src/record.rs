@@ -47,6 +47,7 @@ mod holding;
 mod input;
 pub mod live;
 mod reader;
+mod recorder;
 mod sample;
 mod stream;
 mod sums;
@@ -57,8 +58,9 @@ pub use error::RecordError;
 pub use files::{Existing, LEAST_BYTES, Options};
 pub use header::Header;
 pub use reader::{Reader, open};
+pub use recorder::Recorder;
 pub use stream::Stream;
-pub use writer::{Recording, Summary, Writer, start};
+pub use writer::Summary;
 
 #[cfg(test)]
 mod arbitrary;

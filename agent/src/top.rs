@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - [`source`]: who is asked; [`poll`]: when; [`events`]: what else may happen
-//! - [`model`]: what is shown, of [`row`]s with their [`rate`]s and their [`outlook`]; [`input`]: what a key does to it
+//! - [`model`]: what is shown, of [`row`]s with their [`rate`]s and their [`outlook`], in [`column`]s; [`input`]: what a key does to it
 //! - [`view`]: the screen, drawn into a buffer; [`plain`]: the same as lines
 //! - [`printable`], [`units`]: texts from outside and amounts, made fit for a column
 //! - [`terminal`]: taken over, and given back
@@ -17,6 +17,7 @@
 
 #[cfg(test)]
 mod canned;
+pub mod column;
 pub mod events;
 pub mod input;
 pub mod model;

@@ -10,14 +10,21 @@ mod scripted;
 
 use chromium::Chromium;
 use migscope::state::State;
-use migscope_abi::ring::DeviceSums;
-use scripted::{DESTINATION, SOURCE, Scripted, blind, moving};
+use migscope_abi::{device::DeviceKey, ring::DeviceSums};
+use scripted::{
+    Scripted, blind,
+    migration::{DESTINATION, SOURCE},
+    moving,
+};
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
 };
 use tokio::runtime::Runtime;
+
+/// A device that does not migrate.
+const THIRD: DeviceKey = DeviceKey::pci(0, 0, 0x12 << 3);
 
 /// An agent that serves what it was told.
 struct Server {
@@ -137,6 +144,34 @@ fn a_migration_is_followed_without_a_reload() {
 }
 
 #[test]
+fn among_many_devices_those_that_migrate_are_named_above_all() {
+    let server = Server::any_port(Scripted::watching());
+    let told = &server.scripted;
+    told.change(SOURCE, State::Running, State::PreCopy, DeviceSums::default());
+    told.sums(SOURCE, State::PreCopy, moving(3 << 20, 1 << 20));
+    told.change(DESTINATION, State::Stopped, State::Running, DeviceSums::default());
+    let mut page = Chromium::start();
+    page.open(&server.url());
+    page.wait_for_text("[data-device='0000:00:11.0'] .pill", "running");
+    let hidden = "document.querySelector('#migrating').hidden";
+    assert_eq!(page.evaluate(hidden), true, "two cards say it themselves");
+
+    told.change(THIRD, State::Stopped, State::Running, DeviceSums::default());
+    page.wait_for(&format!("!{hidden}"));
+    let line = page.text("#migrating-devices");
+    assert!(line.contains("pre_copy") && line.contains("source, 75 %"), "{line}");
+    assert!(!line.contains("0000:00:11.0") && !line.contains("0000:00:12.0"), "{line}");
+    page.evaluate("document.querySelector('#migrating a').click()");
+    let reached = "document.querySelector('[data-device=\"0000:00:10.0\"] :target') !== null";
+    assert_eq!(page.evaluate(reached), true, "the link leads to the card");
+
+    told.change(SOURCE, State::PreCopy, State::Running, moving(3 << 20, 1 << 20));
+    page.wait_for(hidden);
+    assert_eq!(page.text("#migrating-devices"), "");
+    page.was_content(&server.url());
+}
+
+#[test]
 fn names_from_outside_are_never_markup() {
     let server = Server::any_port(Scripted::watching());
     let name = "<img src=x onerror=window.taken=1><b>bold</b>";
@@ -247,6 +282,7 @@ fn all_is_readable_on_any_screen_in_any_light() {
     server.scripted.change(SOURCE, State::Stopped, State::Running, DeviceSums::default());
     server.scripted.change(SOURCE, State::Running, State::PreCopy, moving(0, 0));
     server.scripted.sums(SOURCE, State::PreCopy, moving(4096, 1024));
+    server.scripted.change(THIRD, State::Stopped, State::Running, DeviceSums::default());
     server.scripted.name(
         SOURCE,
         "a-machine-with-a-name-as-long-as-names-of-machines-are-in-large-installations-0001",

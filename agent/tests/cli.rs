@@ -5,7 +5,7 @@ mod support;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use std::{net::TcpListener, process::Output};
+use std::process::Output;
 use support::{Agent, migscope};
 
 fn output(words: &[&str]) -> Output {
@@ -106,14 +106,4 @@ fn the_metrics_can_be_elsewhere() {
     assert_eq!(agent.get("/probe").0, 200);
     assert_eq!(agent.get("/metrics").0, 404);
     assert!(agent.get("/").2.contains("href=\"probe\""));
-}
-
-#[test]
-fn an_address_in_use_is_told_with_what_to_do() {
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = taken.local_addr().expect("bound").to_string();
-    let output = output(&["agent", "--web.listen-address", &address]);
-    assert_eq!(output.status.code(), Some(1));
-    let error = text(&output.stderr);
-    assert!(error.contains(&address) && error.contains("--web.listen-address"), "{error}");
 }

@@ -5,9 +5,12 @@
 //! The names and labels in these files are a contract with dashboards and alerts. `MIGSCOPE_BLESS=1 cargo test -p migscope` writes
 //! them anew; the difference is then to be read and meant.
 
+#[path = "scripted/migration.rs"]
+mod migration;
 #[path = "exposition/reader.rs"]
 mod reader;
 
+use migration::{DESTINATION, MS, PID, SOURCE, before_stop, change, changes, resumed, saved};
 use migscope::{
     event::{BadRecord, Conduct, ConductCounts, DirtyQuery, Event, StateChange, Violation},
     host::Paths,
@@ -18,7 +21,6 @@ use migscope::{
     state::{Protocol, State},
 };
 use migscope_abi::{
-    device::DeviceKey,
     dirty::Outcome,
     latency::{BUCKETS, bucket},
     region::{Field, Op},
@@ -37,10 +39,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-
-const SOURCE: DeviceKey = DeviceKey::pci(0, 0, 0x10 << 3);
-const DESTINATION: DeviceKey = DeviceKey::pci(0, 0, 0x11 << 3);
-const MS: u64 = 1_000_000;
 
 fn attached() -> Standing {
     trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect()
@@ -67,63 +65,15 @@ fn expose(observer: &Observer, format: Format) -> String {
     String::from_utf8(text).expect("text").replace(version, "version=\"VERSION\"")
 }
 
-fn change(device: DeviceKey, from: State, now: State, at_ns: u64, sums: DeviceSums) -> Event {
-    let sums = Some(DeviceSums { state: now as u64, last_seen_ns: at_ns, ..sums });
-    Event::State(StateChange {
-        device,
-        at_ns,
-        tgid: 0,
-        from,
-        protocol: Protocol::Region,
-        requested: Some(now),
-        now,
-        cause: Cause::Write,
-        duration_ns: 20_000,
-        result: 0,
-        sums,
-    })
-}
-
-/// A source that saves 4096 + 100 bytes in two buffers and reports three pages, and a destination that takes them in.
+/// The migration, and more that is seen of it.
 fn migrate(observer: &mut Observer) {
-    let start = DeviceSums::default();
-    let before_stop = DeviceSums {
-        data_bytes: [4096, 0],
-        iterations: [1, 0],
-        dirty_queries: [0, 0, 1, 0],
-        dirty_pages: 2,
-        dirty_bytes: 8192,
-        dma_transfers: [2, 1],
-        dma_bytes: [8000, 64],
-        pending_bytes: 100,
-        pending_reads: 2,
-        ..start
-    };
-    let saved = DeviceSums {
-        data_bytes: [4196, 0],
-        iterations: [2, 0],
-        dirty_queries: [1, 0, 2, 0],
-        dirty_pages: 3,
-        dirty_bytes: 12_288,
-        pending_bytes: 0,
-        pending_reads: 3,
-        ..before_stop
-    };
-    let resumed = DeviceSums { data_bytes: [0, 4196], iterations: [0, 2], ..start };
     observer.probes(attached());
     observer.losses(losses(0), MS);
     let refused = StateChange {
-        device: SOURCE,
-        at_ns: 12 * MS,
-        tgid: 0,
-        from: State::PreCopy,
-        protocol: Protocol::Region,
         requested: None,
-        now: State::PreCopy,
-        cause: Cause::Write,
         duration_ns: 500,
         result: -22,
-        sums: Some(DeviceSums { state: 3, ..before_stop }),
+        ..change(SOURCE, State::PreCopy, State::PreCopy, 12 * MS, before_stop())
     };
     let query = |at_ns, outcome, duration_ns| {
         Event::DirtyQuery(DirtyQuery {
@@ -140,8 +90,9 @@ fn migrate(observer: &mut Observer) {
         ConductRule::SizeBeforeOffset => 3,
         _ => 0,
     });
+    let [begin, stop, load, end, resume] = changes(0);
     observer.events(&[
-        change(SOURCE, State::Running, State::PreCopy, 10 * MS, start),
+        begin,
         query(11 * MS, Outcome::Bitmap, 3_000),
         Event::Violation(Violation {
             device: SOURCE,
@@ -161,13 +112,13 @@ fn migrate(observer: &mut Observer) {
             value: 0,
         }),
         Event::State(refused),
-        change(SOURCE, State::PreCopy, State::StopAndCopy, 20 * MS, before_stop),
+        stop,
         query(21 * MS, Outcome::Bitmap, 2_000),
         query(22 * MS, Outcome::None, 1_000),
-        change(DESTINATION, State::Running, State::Resuming, 23 * MS, start),
+        load,
         Event::ConductCounts(ConductCounts { device: SOURCE, counts }),
-        change(SOURCE, State::StopAndCopy, State::Stopped, 25 * MS, saved),
-        change(DESTINATION, State::Resuming, State::Running, 30 * MS, resumed),
+        end,
+        resume,
     ]);
     let capacities = [("DEVICE_SUMS", 256), ("ACCESSES", 8192)].into();
     let mut sample = Sample { seen: [5, 40, 4, 3, 3, 1], capacities, ..Sample::default() };
@@ -175,8 +126,8 @@ fn migrate(observer: &mut Observer) {
     let mut refusals = [0; Rule::COUNT];
     refusals[Rule::ReservedBits.index() as usize] = 1;
     sample.refusals.insert(SOURCE, refusals);
-    sample.devices.insert(SOURCE, DeviceSums { state: 0, ..saved });
-    sample.devices.insert(DESTINATION, DeviceSums { state: 1, ..resumed });
+    sample.devices.insert(SOURCE, DeviceSums { state: 0, ..saved() });
+    sample.devices.insert(DESTINATION, DeviceSums { state: 1, ..resumed() });
     for (device, field, op_and_refused, count) in [
         (SOURCE, Field::DeviceState, 1, 3),
         (SOURCE, Field::DeviceState, 3, 1),
@@ -342,8 +293,8 @@ fn the_last_session_of_a_device_takes_the_place_of_the_one_before() {
     migrate(&mut observer);
     let nothing = DeviceSums::default();
     observer.events(&[
-        change(SOURCE, State::Stopped, State::Resuming, 50 * MS, nothing),
-        change(SOURCE, State::Resuming, State::Stopped, 52 * MS, nothing),
+        Event::State(change(SOURCE, State::Stopped, State::Resuming, 50 * MS, nothing)),
+        Event::State(change(SOURCE, State::Resuming, State::Stopped, 52 * MS, nothing)),
     ]);
     let text = exposition(&observer);
     let of_device: Vec<_> = text
@@ -436,7 +387,7 @@ fn a_loss_makes_states_unknown_and_sessions_inexact_until_told_again() {
     observer.probes(attached());
     observer.losses(losses(0), MS);
     let start = DeviceSums::default();
-    observer.events(&[change(SOURCE, State::Running, State::PreCopy, 2 * MS, start)]);
+    observer.events(&[Event::State(change(SOURCE, State::Running, State::PreCopy, 2 * MS, start))]);
     observer.settled(3 * MS);
     assert!(exposition(&observer).contains("device_state{device=\"0000:00:10.0\""));
 
@@ -467,7 +418,7 @@ fn a_run_that_the_kernel_left_out_is_a_loss() {
     observer.probes(attached());
     observer.losses(losses(0), MS);
     let start = DeviceSums::default();
-    observer.events(&[change(SOURCE, State::Running, State::PreCopy, 2 * MS, start)]);
+    observer.events(&[Event::State(change(SOURCE, State::Running, State::PreCopy, 2 * MS, start))]);
     observer.losses(Losses { skipped: Some(1), ..losses(0) }, 4 * MS);
     assert!(!observer.session_reports(5 * MS)[0].exact);
     assert!(exposition(&observer).contains("events_lost_total{reason=\"skipped\"} 1"));
@@ -481,9 +432,9 @@ fn a_session_whose_records_come_after_the_loss_was_seen_is_not_exact_either() {
     observer.losses(losses(1), 10 * MS);
     let start = DeviceSums::default();
     observer.events(&[
-        change(SOURCE, State::Running, State::PreCopy, 5 * MS, start),
-        change(SOURCE, State::PreCopy, State::Running, 11 * MS, start),
-        change(SOURCE, State::Running, State::PreCopy, 12 * MS, start),
+        Event::State(change(SOURCE, State::Running, State::PreCopy, 5 * MS, start)),
+        Event::State(change(SOURCE, State::PreCopy, State::Running, 11 * MS, start)),
+        Event::State(change(SOURCE, State::Running, State::PreCopy, 12 * MS, start)),
     ]);
     let reports = observer.session_reports(20 * MS);
     let exact: Vec<_> = reports.iter().map(|session| session.exact).collect();
@@ -496,7 +447,7 @@ fn records_that_make_no_sense_are_counted_and_believed_to_be_losses() {
     observer.probes(attached());
     observer.losses(losses(0), MS);
     let start = DeviceSums::default();
-    observer.events(&[change(SOURCE, State::Running, State::PreCopy, 2 * MS, start)]);
+    observer.events(&[Event::State(change(SOURCE, State::Running, State::PreCopy, 2 * MS, start))]);
     observer.bad_records(&[BadRecord::Kind(9), BadRecord::Short(3)], 3 * MS);
     observer.losses(losses(0), 3 * MS);
     assert!(exposition(&observer).contains("events_lost_total{reason=\"malformed\"} 2"));
@@ -507,12 +458,10 @@ fn records_that_make_no_sense_are_counted_and_believed_to_be_losses() {
 fn the_series_of_a_closed_device_end_after_a_while() {
     let mut observer = observer();
     migrate(&mut observer);
-    let Event::State(mut close) =
-        change(SOURCE, State::Stopped, State::Stopped, 50 * MS, DeviceSums::default())
-    else {
-        panic!("a change of state");
+    let close = StateChange {
+        cause: Cause::Close,
+        ..change(SOURCE, State::Stopped, State::Stopped, 50 * MS, DeviceSums::default())
     };
-    close.cause = Cause::Close;
     observer.events(&[Event::State(close)]);
     let keep = Duration::from_millis(10);
     assert_eq!(observer.retire(keep, 59 * MS), []);
@@ -547,12 +496,12 @@ fn a_migration_under_way_is_found_by_the_sums_and_has_no_more_than_was_seen() {
 
     let end = DeviceSums { data_bytes: [500, 0], ..DeviceSums::default() };
     observer.events(&[
-        change(SOURCE, State::PreCopy, State::StopAndCopy, 8 * MS, end),
-        change(SOURCE, State::StopAndCopy, State::Stopped, 9 * MS, end),
+        Event::State(change(SOURCE, State::PreCopy, State::StopAndCopy, 8 * MS, end)),
+        Event::State(change(SOURCE, State::StopAndCopy, State::Stopped, 9 * MS, end)),
     ]);
     let report = &observer.session_reports(9 * MS)[0];
     assert_eq!(report.result.as_deref(), Some("completed"));
-    assert_eq!((report.exact, report.pid), (false, Some(0)));
+    assert_eq!((report.exact, report.pid), (false, Some(PID)));
     assert_eq!(report.downtime.stop_ns, Some(20_000), "the stop was seen");
     assert_eq!(observer.migrations().len(), 1);
     assert!(!observer.migrations()[0].exact);

@@ -15,7 +15,7 @@ use migscope::{
     state::State,
 };
 use migscope_abi::ring::DeviceSums;
-use scripted::{SOURCE, Scripted, blind, moving};
+use scripted::{Scripted, blind, migration::SOURCE, moving};
 use std::{io::ErrorKind, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -99,7 +99,8 @@ fn a_file_that_cannot_be_made_or_written_is_told_with_its_name() {
     let nowhere = folder.path().join("none/x.migscope");
     let output = record(&nowhere, &[]).output().expect("it runs");
     assert_eq!(output.status.code(), Some(1));
-    assert!(errors(&output).contains("none/x.migscope"), "{}", errors(&output));
+    let text = errors(&output);
+    assert!(text.contains("no folder") && text.contains("/none"), "{text}");
     // A process that may write no byte to a file, as on a full disk.
     let file = folder.path().join("x.migscope");
     let output = Command::new("sh")
@@ -116,7 +117,7 @@ fn a_file_that_cannot_be_made_or_written_is_told_with_its_name() {
     assert_eq!(output.status.code(), Some(1));
     let text = errors(&output);
     assert!(
-        text.contains("failed to write the recording") && text.contains("x.migscope"),
+        text.contains("failed to begin the recording") && text.contains("x.migscope"),
         "{text}"
     );
 }
@@ -140,6 +141,47 @@ fn an_agent_records_and_keeps_what_it_recorded_before() {
         assert_eq!(folder.path().join("agent.migscope.1").exists(), run == 1);
     }
     inputs(&folder.path().join("agent.migscope.1"));
+}
+
+/// Wherever an agent fails on its way, what it began to record has its end. Here it fails for want of descriptors: with one more
+/// each time it comes a step further, until it serves.
+#[test]
+fn an_agent_that_cannot_go_on_ends_its_recording_all_the_same() {
+    let mut begun = 0;
+    for descriptors in 6..64 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("agent.migscope");
+        let script = "ulimit -n \"$1\"; shift; exec \"$@\"";
+        let mut child = Command::new("sh")
+            .args(["-c", script, "sh", &descriptors.to_string(), env!("CARGO_BIN_EXE_migscope")])
+            .args(["agent", "--web.listen-address", "127.0.0.1:0", "--record.dir"])
+            .arg(folder.path())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let mut told = Vec::new();
+        let serves = log.by_ref().map_while(Result::ok).any(|line| {
+            told.push(line);
+            told.last().is_some_and(|line| line.contains("listening"))
+        });
+        if serves {
+            interrupt(&child, Signal::TERM);
+            assert!(child.wait().expect("it ends").success(), "{told:?}");
+            inputs(&file);
+            assert!(begun > 1, "it failed {begun} times after its recording had begun");
+            return;
+        }
+        let status = child.wait().expect("it ends");
+        // tokio panics where it finds no descriptor for the pipe of its signals. That is a way to fail, too.
+        assert!(matches!(status.code(), Some(1 | 101)), "{descriptors}: {status}: {told:?}");
+        if file.exists() {
+            begun += 1;
+            let read: Result<Vec<_>, _> = open(&file).expect("a recording").collect();
+            assert!(read.is_ok(), "{descriptors}: {read:?}, after {told:?}");
+        }
+    }
+    panic!("64 descriptors were not enough");
 }
 
 fn edu_live() -> PathBuf {

@@ -5,11 +5,11 @@ mod support;
 
 use rustix::process::Signal;
 use std::{
-    io::Write as _,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
     os::unix::net::UnixStream,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 use support::{
     Agent,
@@ -87,7 +87,7 @@ fn https_with_a_password_lets_in_who_has_it_and_nobody_else() {
     let mut plain = client::tcp(address);
     plain.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
     let mut answer = Vec::new();
-    let _ = std::io::Read::read_to_end(&mut plain, &mut answer);
+    let _ = plain.read_to_end(&mut answer);
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1.1 200"));
 
     let (code, log) = agent.stop(Signal::TERM);
@@ -147,7 +147,7 @@ fn a_client_has_to_show_a_certificate_where_one_is_asked_for() {
         // In TLS 1.3 a client learns with its first reading that it was refused.
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
         let mut answer = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut answer).ok()?;
+        stream.read_to_string(&mut answer).ok()?;
         answer.split(' ').nth(1)?.parse::<u16>().ok()
     };
     assert_eq!(status(Some(site.authority.sign("client").identity())), Some(200));
@@ -168,14 +168,19 @@ fn headers_of_the_configuration_are_on_every_answer() {
     }
 }
 
-/// Asks with curl, an independent client.
-fn curl(site: &Site, address: SocketAddr, words: &[&str]) -> Option<Output> {
+/// curl, an independent client, asking for `path`.
+fn curl(site: &Site, address: SocketAddr, path: &str, words: &[&str]) -> Command {
     let authority = site.folder.path().join("ca.crt");
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--cacert"]).arg(authority);
     command.args(["--resolve", &format!("localhost:{}:127.0.0.1", address.port())]);
-    command.args(words).arg(format!("https://localhost:{}/metrics", address.port()));
-    match command.output() {
+    command.args(words).arg(format!("https://localhost:{}{path}", address.port()));
+    command
+}
+
+/// What it gets of the metrics.
+fn curl_metrics(site: &Site, address: SocketAddr, words: &[&str]) -> Option<Output> {
+    match curl(site, address, "/metrics", words).output() {
         Ok(output) => Some(output),
         Err(error) => {
             eprintln!("not run: curl: {error}");
@@ -191,10 +196,39 @@ fn http2_is_spoken_over_tls_unless_it_is_switched_off() {
     for (site, version) in [(site, "2"), (off, "1.1")] {
         let agent = site.agent();
         let words = ["--write-out", "\n%{http_version}"];
-        let Some(output) = curl(&site, agent.address(), &words) else { return };
+        let Some(output) = curl_metrics(&site, agent.address(), &words) else { return };
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(text.lines().last(), Some(version), "{output:?}");
         assert!(text.contains("migscope_build_info"), "{text}");
+    }
+}
+
+#[test]
+fn a_stop_lets_streams_of_either_version_end_by_themselves() {
+    let site = Site::new(TLS);
+    for (version, told) in [("--http1.1", "HTTP/1.1 200"), ("--http2", "HTTP/2 200")] {
+        let agent = site.agent();
+        let words = [version, "--no-buffer", "--include"];
+        let mut command = curl(&site, agent.address(), "/api/v1/events", &words);
+        let mut child = match command.stdout(Stdio::piped()).spawn() {
+            Ok(child) => child,
+            Err(error) => return eprintln!("not run: curl: {error}"),
+        };
+        let mut stream = BufReader::new(child.stdout.take().expect("piped"));
+        let mut heard = String::new();
+        while !heard.contains("event: snapshot") {
+            assert_ne!(stream.read_line(&mut heard).expect("text"), 0, "{version}: {heard}");
+        }
+        assert!(heard.starts_with(told), "{version}: {heard}");
+        // Who asks nothing is not waited for.
+        let _idle = client::tls(agent.address(), &site.authority.der(), None).expect("a handshake");
+        let (code, log) = agent.stop(Signal::TERM);
+        assert_eq!(code, Some(0), "{log}");
+        assert!(!log.contains("cut off"), "{version}: {log}");
+        stream.read_to_string(&mut heard).expect("text");
+        assert!(heard.contains("event: stopping"), "{version}: {heard}");
+        // curl knows an end from a connection that broke.
+        assert_eq!(child.wait().expect("it ends").code(), Some(0), "{version}");
     }
 }
 
@@ -212,7 +246,7 @@ fn versions_and_suites_are_those_of_the_configuration() {
         (&tls12, &["--ciphers", "ECDHE-ECDSA-AES256-GCM-SHA384"], true),
     ] {
         let agent = site.agent();
-        let Some(output) = curl(site, agent.address(), words) else { return };
+        let Some(output) = curl_metrics(site, agent.address(), words) else { return };
         assert_eq!(output.status.success(), works, "{words:?}: {output:?}");
     }
 }

@@ -22,6 +22,9 @@ use std::{error::Error, path::PathBuf, process::ExitCode, time::Duration};
 /// While its probes are attached, the module vfio_mediate is in use and cannot be unloaded.
 ///
 /// What is set neither here nor in the file of --config.file has its default.
+///
+/// Exit status: 0 when a signal stopped it, 1 when it could not start with these settings or had to give up, 64 when the command line
+/// is wrong. What is wrong and what to do about it is told on standard error.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct Flags {

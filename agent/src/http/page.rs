@@ -24,7 +24,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// What lies below `/static/`: name, type, text.
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 12] = [
     ("page.css", CSS, include_str!("page/page.css")),
     ("page.js", SCRIPT, include_str!("page/page.js")),
     ("connection.js", SCRIPT, include_str!("page/connection.js")),
@@ -33,6 +33,7 @@ const FILES: [(&str, &str, &str); 11] = [
     ("element.js", SCRIPT, include_str!("page/element.js")),
     ("format.js", SCRIPT, include_str!("page/format.js")),
     ("history.js", SCRIPT, include_str!("page/history.js")),
+    ("migrating.js", SCRIPT, include_str!("page/migrating.js")),
     ("plot.js", SCRIPT, include_str!("page/plot.js")),
     ("sessions.js", SCRIPT, include_str!("page/sessions.js")),
     ("verdict.js", SCRIPT, include_str!("page/verdict.js")),

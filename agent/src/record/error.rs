@@ -15,6 +15,20 @@ pub enum RecordError {
         /// The system's answer.
         source: io::Error,
     },
+    /// There is no folder to make the file in.
+    #[error("there is no folder {}: make it, or name another", .0.display())]
+    NoFolder(PathBuf),
+    /// The file could not be made, or there was no room for its header. Nothing of it stays, and what was there before is untouched.
+    #[error(
+        "failed to begin the recording {}: there must be room, and leave to make files in its folder",
+        path.display()
+    )]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The file is there already, and was not to be replaced.
     #[error("{} is there already: choose another name, or replace it with --force", .0.display())]
     Exists(PathBuf),

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The files of a recording: `FILE` is written, `FILE.1` is the one before it, and so on.
+//!
+//! What is there is put aside only once the new file stands, as `FILE.new` until then: an agent that is started again and again on a
+//! full disk would else push out, file by file, what was recorded before the disk was full.
 
 use super::{error::RecordError, header::Header, holding::Holding, stream::Stream};
 use crate::{feed::Input, host::Paths};
@@ -55,8 +58,16 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`RecordError::Exists`], [`RecordError::Irregular`], [`RecordError::Open`] and [`RecordError::Write`].
+    /// [`RecordError::NoFolder`], [`RecordError::Exists`], [`RecordError::Irregular`], [`RecordError::Open`] and
+    /// [`RecordError::Create`].
     pub(super) fn open(options: Options) -> Result<Self, RecordError> {
+        let folder = match options.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        if !folder.is_dir() {
+            return Err(RecordError::NoFolder(folder.into()));
+        }
         let older = (1..=options.older).map(|place| numbered(&options.path, place));
         for path in std::iter::once(options.path.clone()).chain(older) {
             match fs::symlink_metadata(&path) {
@@ -69,9 +80,6 @@ impl Files {
                 }
                 Ok(_) | Err(_) => {}
             }
-        }
-        if options.existing == Existing::Keep {
-            shift(&options)?;
         }
         let stream = begin(&options, 0)?;
         Ok(Self { options, stream, part: 0, closed_bytes: 0, dropped: 0 })
@@ -122,9 +130,8 @@ impl Files {
 
     fn rotate(&mut self, holding: &Holding) -> Result<(), RecordError> {
         self.finish()?;
-        shift(&self.options)?;
+        let stream = begin(&self.options, self.part + 1)?;
         self.part += 1;
-        let stream = begin(&self.options, self.part)?;
         let closed = std::mem::replace(&mut self.stream, stream);
         self.closed_bytes = self.closed_bytes.saturating_add(closed.written_bytes());
         self.dropped = self.dropped.saturating_add(closed.dropped());
@@ -141,15 +148,37 @@ impl Files {
     }
 }
 
+/// Makes the file, and each that is there one older.
 fn begin(options: &Options, part: u64) -> Result<Stream<File>, RecordError> {
-    let path = || options.path.clone();
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&options.path)
-        .map_err(|source| RecordError::Open { path: path(), source })?;
+    let Options { path, .. } = options;
     let header = Header::here(&options.paths, part);
-    Stream::new(file, &header).map_err(|source| RecordError::Write { path: path(), source })
+    if fs::symlink_metadata(path).is_err() {
+        return create(path, &header);
+    }
+    let new = suffixed(path, "new");
+    if fs::symlink_metadata(&new).is_ok_and(|left| left.is_file()) {
+        let left = |source| RecordError::Create { path: new.clone(), source };
+        fs::remove_file(&new).map_err(left)?;
+    }
+    let stream = create(&new, &header)?;
+    let placed = shift(options).and_then(|()| {
+        let failed = |source| RecordError::Create { path: path.clone(), source };
+        fs::rename(&new, path).map_err(failed)
+    });
+    if placed.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    placed.map(|()| stream)
+}
+
+/// A file with a header. One that has no room for it does not stay: it would be no recording.
+fn create(path: &Path, header: &Header) -> Result<Stream<File>, RecordError> {
+    let failed = |source| RecordError::Create { path: path.into(), source };
+    let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
+    Stream::new(file, header).map_err(|source| {
+        let _ = fs::remove_file(path);
+        failed(source)
+    })
 }
 
 /// Makes each file one older; the oldest goes.
@@ -168,10 +197,13 @@ fn shift(options: &Options) -> Result<(), RecordError> {
 
 /// The name of a file that was rotated so often.
 fn numbered(path: &Path, place: u32) -> PathBuf {
+    if place > 0 { suffixed(path, &place.to_string()) } else { path.into() }
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
-    if place > 0 {
-        name.push(format!(".{place}"));
-    }
+    name.push(".");
+    name.push(suffix);
     name.into()
 }
 
@@ -366,6 +398,25 @@ mod tests {
         Files::open(with(Existing::Replace, 2)).expect("replaced").finish().expect("written");
         assert!(!older.exists() && !oldest.exists());
         assert_eq!(open(&newest).expect("a recording").count(), 0);
+    }
+
+    #[test]
+    fn what_is_there_stays_when_the_new_file_cannot_be_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, new) = (folder.path().join("x.migscope"), folder.path().join("x.migscope.new"));
+        let keep = || Options { existing: Existing::Keep, ..options(folder.path(), 1) };
+        Files::open(keep()).expect("opened").finish().expect("written");
+        let before = fs::read(&path).expect("there");
+        fs::create_dir(&new).expect("in its way");
+        let refusal = Files::open(keep()).expect_err("there is no place for it");
+        assert!(matches!(&refusal, RecordError::Create { path, .. } if *path == new), "{refusal}");
+        assert_eq!(fs::read(&path).expect("there"), before);
+        assert!(!folder.path().join("x.migscope.1").exists());
+        // A file that a crash has left there is no hindrance.
+        fs::remove_dir(&new).expect("empty");
+        fs::write(&new, "left").expect("written");
+        Files::open(keep()).expect("opened").finish().expect("written");
+        assert!(!new.exists() && folder.path().join("x.migscope.1").exists());
     }
 
     #[test]

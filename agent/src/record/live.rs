@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `migscope record`: an observer with probes of its own, of which nothing is shown but a few lines, and everything is written down.
 
-use super::{Options, RecordError, Summary, start};
+use super::{Options, RecordError, Recorder, Summary};
 use crate::{
     metrics::Metrics,
     observer::Observer,
@@ -62,10 +62,9 @@ pub async fn run(plan: Plan) -> Result<(), LiveError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(LiveError::Signals)?;
     let Plan { options, duration, until_end } = plan;
     let (path, paths) = (options.path.clone(), options.paths.clone());
-    let (writer, recording) = start(options)?;
     let metrics = Arc::new(Metrics::new(Registry::new()));
     let observer: Shared = Arc::new(Mutex::new(Observer::new(paths, metrics)));
-    lock(&observer).tap(Box::new(writer));
+    let recorder = Recorder::begin(&observer, options)?;
     let (stop, stopped) = watch::channel(false);
     let sampler = Sampler::keeping_privileges(Arc::clone(&observer), object::EMBEDDED, KEEP);
     let sampler = tokio::spawn(sampler.run(stopped));
@@ -92,7 +91,7 @@ pub async fn run(plan: Plan) -> Result<(), LiveError> {
                 };
                 // Without the lock: standard error may be a pipe that nobody empties.
                 say(&lines);
-                if (until_end && told.sessions > 0 && !busy) || recording.is_over() {
+                if (until_end && told.sessions > 0 && !busy) || recorder.is_over() {
                     break;
                 }
             }
@@ -103,12 +102,11 @@ pub async fn run(plan: Plan) -> Result<(), LiveError> {
         warn!(%error, "the last records were not read");
     }
     let (lines, lost) = {
-        let mut observer = lock(&observer);
-        drop(observer.untap());
+        let observer = lock(&observer);
         (told.news(&observer, &path), observer.losses_so_far().total())
     };
     say(&lines);
-    let summary = recording.finish()?;
+    let summary = recorder.finish()?;
     eprintln!("{}", last_line(&summary, told.sessions, lost));
     Ok(())
 }

@@ -46,7 +46,7 @@ enum Message {
 }
 
 /// The tap of a recording.
-pub struct Writer {
+pub(super) struct Writer {
     queue: SyncSender<Message>,
     batch: Vec<Input>,
     /// The latest moment of all inputs.
@@ -59,7 +59,7 @@ pub struct Writer {
 }
 
 /// A recording that is under way.
-pub struct Recording {
+pub(super) struct Recording {
     queue: SyncSender<Message>,
     thread: JoinHandle<Result<Summary, RecordError>>,
     dropped: Arc<AtomicU64>,
@@ -86,7 +86,7 @@ pub struct Summary {
 /// # Errors
 ///
 /// [`RecordError`], when the file cannot be made.
-pub fn start(options: Options) -> Result<(Writer, Recording), RecordError> {
+pub(super) fn start(options: Options) -> Result<(Writer, Recording), RecordError> {
     let files = Files::open(options.clone())?;
     let (queue, messages) = sync_channel(QUEUE);
     let over = Arc::new(AtomicBool::new(false));
@@ -163,7 +163,7 @@ impl Drop for Writer {
 
 impl Recording {
     /// Whether it has ended by itself: the file is full, or could not be written.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
 
@@ -172,7 +172,7 @@ impl Recording {
     /// # Errors
     ///
     /// [`RecordError`], with which the writing ended.
-    pub fn finish(self) -> Result<Summary, RecordError> {
+    pub(super) fn finish(self) -> Result<Summary, RecordError> {
         // An error means that the thread has ended already.
         let _ = self.queue.send(Message::Stop);
         let ended = self.thread.join().unwrap_or_else(|_panic| {

@@ -331,16 +331,20 @@ fn latencies(a: &Ends, b: &Ends) -> Group {
     for (what, pair) in pairs {
         let error: f64 = pair.iter().flatten().map(|series| series.relative_error).sum();
         for (quantile, of) in [
-            ("p50", (|series| series.quantiles.p50_ns) as fn(&super::model::Latency) -> u64),
-            ("p99", |series| series.quantiles.p99_ns),
-            ("max", |series| series.quantiles.max_ns),
+            ("p50", (|of| Some(of.p50_ns)) as fn(&super::model::Quantiles) -> Option<u64>),
+            ("p99", |of| of.p99_ns),
+            ("max", |of| Some(of.max_ns)),
         ] {
+            let values = pair.map(|series| of(&series?.quantiles));
+            if values == [None, None] {
+                continue; // too few on both sides
+            }
             rows.push(Row::within(
                 TOLERANCE + error,
                 format!("{what}, {quantile}"),
                 Unit::Ns,
                 Worse::More,
-                pair.map(|series| series.map(of)),
+                values,
             ));
         }
     }

@@ -175,7 +175,7 @@ fn machines(document: &Document) -> Markup {
                                 td { (machine.result.as_deref().unwrap_or("under way")) }
                                 td.n { (count(machine.sessions.len() as u64)) }
                                 td.n { (known_time(took)) }
-                                td.n { (known_time(machine.downtime_ns)) }
+                                td.n { @if machine.ran_before() { (known_time(machine.downtime_ns)) } @else { "-" } }
                                 td { (machine.vm_uuid.as_deref().unwrap_or("-")) }
                             }
                         }
@@ -226,6 +226,7 @@ fn waterfall(this: &Move) -> Markup {
                     div.n { (time(ns)) " " span.note { (percent(ns, whole_ns)) } }
                     div.track { i class=(bar.part) style=(style(bar)) {} }
                 }
+                div.axis { span { "0" } span { (time(whole_ns / 2)) } span { (time(whole_ns)) } }
                 @if let Some(other) = waterfall.other_ns {
                     div { "none of these: the VMM's own" }
                     div.n { (time(other)) " " span.note { (percent(other, whole_ns)) } }

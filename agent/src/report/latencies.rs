@@ -65,14 +65,16 @@ fn name((field, op): LatencySeries) -> String {
 
 fn tell(what: String, distribution: &latency::Latency) -> Option<Latency> {
     let at = |quantile| distribution.quantile_ns(quantile);
+    let count = distribution.count();
+    // Of four durations the 99th percentile is the longest, by another name: it would claim what nobody has measured.
+    let among = |least: u64, quantile| at(quantile).filter(|_| count >= least);
     let quantiles = Quantiles {
         p50_ns: at(0.5)?,
-        p90_ns: at(0.9)?,
-        p99_ns: at(0.99)?,
-        p999_ns: at(0.999)?,
+        p90_ns: among(10, 0.9),
+        p99_ns: among(100, 0.99),
+        p999_ns: among(1000, 0.999),
         max_ns: at(1.0)?,
     };
-    let count = distribution.count();
     let mut curve = Vec::new();
     for step in 0..STEPS {
         let above = 0.5_f64.powi(i32::try_from(step).unwrap_or(i32::MAX));
@@ -118,6 +120,18 @@ mod tests {
         // Below 8 ns the probes' buckets are exact.
         assert_eq!(series.quantiles.max_ns, 7);
         assert!(series.relative_error > 0.0625 && series.relative_error < 0.08);
+    }
+
+    #[test]
+    fn a_quantile_is_told_from_as_many_durations_on_as_tell_it_from_the_longest() {
+        let of = |count| told(None, reading(9, &vec![7; count])).series[0].quantiles;
+        let known = |count| {
+            let Quantiles { p90_ns, p99_ns, p999_ns, .. } = of(count);
+            [p90_ns, p99_ns, p999_ns].iter().flatten().count()
+        };
+        let counts = [1, 9, 10, 99, 100, 999, 1000];
+        assert_eq!(counts.map(known), [0, 0, 1, 1, 2, 2, 3]);
+        assert_eq!((of(1).p50_ns, of(1).max_ns), (7, 7));
     }
 
     #[test]

@@ -276,17 +276,17 @@ pub struct Latency {
     pub curve: Vec<(f64, u64)>,
 }
 
-/// Quantiles that everybody asks for, in nanoseconds.
+/// Quantiles that everybody asks for, in nanoseconds; `null` where there are too few durations to tell it from the longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Quantiles {
     /// Half are no longer.
     pub p50_ns: u64,
     /// Nine of ten.
-    pub p90_ns: u64,
+    pub p90_ns: Option<u64>,
     /// 99 of 100.
-    pub p99_ns: u64,
+    pub p99_ns: Option<u64>,
     /// 999 of 1000.
-    pub p999_ns: u64,
+    pub p999_ns: Option<u64>,
     /// All of them.
     pub max_ns: u64,
 }

@@ -182,7 +182,7 @@ fn machines(text: &mut String, document: &Document, columns: usize) {
             machine.result.as_deref().unwrap_or("under way").to_owned(),
             count(machine.sessions.len() as u64),
             shown_time(took),
-            shown_time(machine.downtime_ns),
+            if machine.ran_before() { shown_time(machine.downtime_ns) } else { "-".to_owned() },
         ]);
     }
     put(text, table.lines(2, columns));

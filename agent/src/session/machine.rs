@@ -50,6 +50,14 @@ pub struct Migration {
     pub downtime_ns: Option<u64>,
 }
 
+impl Migration {
+    /// Whether its machine ran here before, so that the time for which its devices stood is a downtime: a source. The devices of a
+    /// destination stand from the beginning, most of that time while the source still runs.
+    pub fn ran_before(&self) -> bool {
+        self.role == Role::Source.name()
+    }
+}
+
 /// Puts sessions together.
 #[derive(Debug, Default)]
 pub struct Machines {

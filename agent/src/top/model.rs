@@ -10,9 +10,10 @@
 //! goes to the one that took its place.
 
 use super::{
+    column::Order,
     input::{Action, Mode},
     rate::Track,
-    row::{Phase, Row, SortBy},
+    row::{Phase, Row},
 };
 use crate::{
     session::{machine::Migration, report::Report, timeline::Point},
@@ -86,8 +87,7 @@ pub struct Model {
     timeline: Option<(u64, Vec<Point>)>,
     selected: Option<String>,
     tagged: BTreeSet<String>,
-    order: SortBy,
-    reversed: bool,
+    order: Order,
     filter: String,
     mode: Mode,
     /// What help was called from.
@@ -124,8 +124,7 @@ impl Model {
             timeline: None,
             selected: None,
             tagged: BTreeSet::new(),
-            order: SortBy::default(),
-            reversed: false,
+            order: Order::default(),
             filter: String::new(),
             mode: Mode::Table,
             below_help: Mode::Table,
@@ -194,11 +193,8 @@ impl Model {
             Action::Back if self.mode == Mode::Help => self.mode = self.below_help,
             Action::Back => self.show(Mode::Table),
             Action::Tree => self.tree = !self.tree,
-            Action::Sort(forward) => {
-                self.order = self.order.step(forward);
-                self.reversed = false;
-            }
-            Action::Reverse => self.reversed = !self.reversed,
+            Action::Sort(forward) => self.order = self.order.step(forward),
+            Action::Reverse => self.order.reversed = !self.order.reversed,
             Action::Filter => self.show(Mode::Filter),
             Action::Type(char) => self.refilter(|filter| {
                 if !char.is_control() && filter.chars().count() < FILTER_CHARS {
@@ -314,7 +310,7 @@ impl Model {
 
     fn compare(&self, a: &Row, b: &Row) -> Ordering {
         let tagged = self.is_tagged(b).cmp(&self.is_tagged(a));
-        tagged.then_with(|| self.order.compare(a, b, self.reversed))
+        tagged.then_with(|| self.order.compare(a, b))
     }
 
     fn migration(&self, pid: u32) -> Option<&Migration> {
@@ -381,9 +377,9 @@ impl Model {
         self.mode
     }
 
-    /// The order of the lines, and whether it is the other way round.
-    pub fn order(&self) -> (SortBy, bool) {
-        (self.order, self.reversed)
+    /// The order of the lines.
+    pub fn order(&self) -> Order {
+        self.order
     }
 
     /// What is looked for.

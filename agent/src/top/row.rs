@@ -6,7 +6,6 @@ use super::{
     rate::{Rate, Track},
 };
 use crate::{observer::DeviceReport, session::report::Report};
-use std::cmp::Ordering;
 
 /// A device. Texts are as they came: whoever shows them makes them printable.
 #[derive(Clone, Debug)]
@@ -125,134 +124,8 @@ impl Row {
     }
 }
 
-/// By what lines are ordered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SortBy {
-    /// What migrates first, then what has, then the rest; each by name.
-    #[default]
-    Activity,
-    /// The device's name.
-    Device,
-    /// The machine's name.
-    Vm,
-    /// The role.
-    Role,
-    /// The protocol.
-    Protocol,
-    /// The state.
-    State,
-    /// Time in that state.
-    Time,
-    /// Share of the data that has moved.
-    Progress,
-    /// Device data per second.
-    Throughput,
-    /// Dirty memory per second.
-    Dirty,
-    /// Bytes pending.
-    Pending,
-    /// Verdict or result.
-    Verdict,
-}
-
-impl SortBy {
-    /// All of them, in the order of the columns.
-    pub const ALL: [Self; 12] = [
-        Self::Activity,
-        Self::Device,
-        Self::Vm,
-        Self::Role,
-        Self::Protocol,
-        Self::State,
-        Self::Time,
-        Self::Progress,
-        Self::Throughput,
-        Self::Dirty,
-        Self::Pending,
-        Self::Verdict,
-    ];
-
-    /// What it is called on the screen.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Activity => "activity",
-            Self::Device => "device",
-            Self::Vm => "vm",
-            Self::Role => "role",
-            Self::Protocol => "protocol",
-            Self::State => "state",
-            Self::Time => "time",
-            Self::Progress => "progress",
-            Self::Throughput => "data/s",
-            Self::Dirty => "dirty/s",
-            Self::Pending => "pending",
-            Self::Verdict => "verdict",
-        }
-    }
-
-    /// The order after this one, or before it.
-    pub fn step(self, forward: bool) -> Self {
-        let count = Self::ALL.len();
-        let place = Self::ALL.iter().position(|by| *by == self).unwrap_or(0);
-        let next = (place + if forward { 1 } else { count - 1 }) % count;
-        Self::ALL.get(next).copied().unwrap_or_default()
-    }
-
-    /// Whether the largest is of interest first.
-    fn largest_first(self) -> bool {
-        matches!(self, Self::Time | Self::Progress | Self::Throughput | Self::Dirty | Self::Pending)
-    }
-
-    /// The order of two lines. What is unknown comes last, either way; equals are ordered by name, so that no line jumps.
-    pub fn compare(self, a: &Row, b: &Row, reversed: bool) -> Ordering {
-        let by_name = a.device.device.cmp(&b.device.device);
-        let down = self.largest_first() != reversed;
-        let order = match self {
-            Self::Activity if reversed => b.phase().cmp(&a.phase()),
-            Self::Activity => a.phase().cmp(&b.phase()),
-            Self::Device if reversed => by_name.reverse(),
-            Self::Device => by_name,
-            Self::Vm => unknown_last(a.vm(), b.vm(), down, Ord::cmp),
-            Self::Role => unknown_last(a.role(), b.role(), down, Ord::cmp),
-            Self::Protocol => unknown_last(a.protocol(), b.protocol(), down, Ord::cmp),
-            Self::State => {
-                let state = |row: &Row| row.device.state.clone();
-                unknown_last(state(a), state(b), down, Ord::cmp)
-            }
-            Self::Time => unknown_last(a.in_state_ns, b.in_state_ns, down, Ord::cmp),
-            Self::Progress => unknown_last(a.progress(), b.progress(), down, f64::total_cmp),
-            Self::Throughput => by_rate(a.throughput, b.throughput, down),
-            Self::Dirty => by_rate(a.dirty, b.dirty, down),
-            Self::Pending => unknown_last(a.pending_bytes(), b.pending_bytes(), down, Ord::cmp),
-            Self::Verdict => unknown_last(a.verdict(), b.verdict(), down, Ord::cmp),
-        };
-        order.then(by_name)
-    }
-}
-
-fn by_rate(a: Option<Rate>, b: Option<Rate>, down: bool) -> Ordering {
-    let speed = |rate: Option<Rate>| rate.map(|rate| rate.bytes_per_second);
-    unknown_last(speed(a), speed(b), down, f64::total_cmp)
-}
-
-fn unknown_last<T>(
-    a: Option<T>,
-    b: Option<T>,
-    down: bool,
-    order: fn(&T, &T) -> Ordering,
-) -> Ordering {
-    match (a, b) {
-        (Some(a), Some(b)) if down => order(&b, &a),
-        (Some(a), Some(b)) => order(&a, &b),
-        (Some(_), None) => Ordering::Less,
-        (None, Some(_)) => Ordering::Greater,
-        (None, None) => Ordering::Equal,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::top::canned;
 
     #[test]
@@ -270,27 +143,6 @@ mod tests {
         assert_eq!(progress(None, Some(10)), None);
         assert_eq!(progress(Some(0), Some(0)), None, "nothing moved, nothing told: no share");
         assert_eq!(progress(Some(u64::MAX), Some(u64::MAX)), Some(0.5));
-    }
-
-    #[test]
-    fn what_is_unknown_comes_last_in_either_direction() {
-        let known = canned::row();
-        let mut unknown = canned::row();
-        unknown.device.device = "0000:00:01.0".into();
-        unknown.in_state_ns = None;
-        for reversed in [false, true] {
-            assert_eq!(SortBy::Time.compare(&known, &unknown, reversed), Ordering::Less);
-        }
-    }
-
-    #[test]
-    fn the_steps_go_through_all_orders_and_back() {
-        let mut by = SortBy::Activity;
-        for _ in SortBy::ALL {
-            assert_eq!(by.step(true).step(false), by);
-            by = by.step(true);
-        }
-        assert_eq!(by, SortBy::Activity);
     }
 
     #[test]

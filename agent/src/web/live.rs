@@ -42,9 +42,23 @@ pub struct Current {
 /// Why a web configuration cannot be used. Holds nothing secret.
 #[derive(Debug, thiserror::Error)]
 pub enum WebConfigError {
-    /// The file, or one that it names, cannot be read.
-    #[error("failed to read {0}, of the web configuration (--web.config.file)")]
+    /// The file cannot be read.
+    #[error("failed to read the web configuration {0}; name another with --web.config.file")]
     Read(PathBuf, #[source] io::Error),
+    /// A file that it names cannot be read.
+    #[error(
+        "failed to read {file}, which {config} names as {key}: put it there, readable for the agent, or mend the name"
+    )]
+    Named {
+        /// The file that is named.
+        file: PathBuf,
+        /// The web configuration.
+        config: PathBuf,
+        /// By which key of `tls_server_config`.
+        key: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// It is no valid web configuration.
     #[error(
         "{0} is not a valid web configuration; its format is that of exporter-toolkit's docs/web-configuration.md"
@@ -182,13 +196,10 @@ impl State {
 
 /// Reads everything, and notes in `seen` which files that took.
 fn load(path: &Path, seen: &mut Seen) -> Result<Current, WebConfigError> {
-    let text = read(path, seen)?;
-    let text = String::from_utf8(text).map_err(|error| {
-        WebConfigError::Read(
-            path.into(),
-            io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()),
-        )
-    })?;
+    let unread = |error| WebConfigError::Read(path.into(), error);
+    let text = read(path, seen).map_err(unread)?;
+    let text = String::from_utf8(text)
+        .map_err(|error| unread(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())))?;
     let File { mut tls_server_config, http_server_config, basic_auth_users, rate_limit } =
         config::parse(&text).map_err(|error| WebConfigError::Malformed(path.into(), error))?;
     tls_server_config.below(path.parent().unwrap_or(Path::new("")));
@@ -209,15 +220,23 @@ fn load(path: &Path, seen: &mut Seen) -> Result<Current, WebConfigError> {
 
 /// What the file says of certificates and keys, or the files that it names do.
 fn material(tls: &Tls, path: &Path, seen: &mut Seen) -> Result<Material, WebConfigError> {
-    let mut text = |name, inline: &str, file: &Path| match (inline, file.as_os_str().is_empty()) {
+    let mut text = |(inline_key, inline): (_, &str), (key, file): (_, &Path)| match (
+        inline,
+        file.as_os_str().is_empty(),
+    ) {
         ("", true) => Ok(None),
-        ("", false) => read(file, seen).map(Some),
+        ("", false) => read(file, seen).map(Some).map_err(|source| WebConfigError::Named {
+            file: file.into(),
+            config: path.into(),
+            key,
+            source,
+        }),
         (_, true) => Ok(Some(inline.as_bytes().to_vec())),
-        (_, false) => Err(WebConfigError::Tls(path.into(), TlsError::Twice(name))),
+        (_, false) => Err(WebConfigError::Tls(path.into(), TlsError::Twice(inline_key))),
     };
-    let cert = text("cert", &tls.cert, &tls.cert_file)?;
-    let key = text("key", tls.key.reveal(), &tls.key_file)?;
-    let client_ca = text("client_ca", &tls.client_ca, &tls.client_ca_file)?;
+    let cert = text(("cert", &tls.cert), ("cert_file", &tls.cert_file))?;
+    let key = text(("key", tls.key.reveal()), ("key_file", &tls.key_file))?;
+    let client_ca = text(("client_ca", &tls.client_ca), ("client_ca_file", &tls.client_ca_file))?;
     let absent = |name| WebConfigError::Tls(path.into(), TlsError::Absent(name));
     Ok(Material {
         cert: cert.ok_or_else(|| absent("cert_file"))?,
@@ -227,19 +246,16 @@ fn material(tls: &Tls, path: &Path, seen: &mut Seen) -> Result<Material, WebConf
 }
 
 /// Reads a file, and notes it as it was when it was opened.
-fn read(path: &Path, seen: &mut Seen) -> Result<Vec<u8>, WebConfigError> {
+fn read(path: &Path, seen: &mut Seen) -> io::Result<Vec<u8>> {
+    seen.insert(path.into(), None);
+    let file = fs::File::open(path)?;
+    let metadata = file.metadata()?;
+    seen.insert(path.into(), Some(Print::of(&metadata)));
+    if metadata.len() > FILE_BYTES {
+        return Err(io::Error::other(format!("it is longer than {FILE_BYTES} bytes")));
+    }
     let mut text = Vec::new();
-    let mut read = || {
-        seen.insert(path.into(), None);
-        let file = fs::File::open(path)?;
-        let metadata = file.metadata()?;
-        seen.insert(path.into(), Some(Print::of(&metadata)));
-        if metadata.len() > FILE_BYTES {
-            return Err(io::Error::other(format!("it is longer than {FILE_BYTES} bytes")));
-        }
-        file.take(FILE_BYTES).read_to_end(&mut text)
-    };
-    read().map_err(|error| WebConfigError::Read(path.into(), error))?;
+    file.take(FILE_BYTES).read_to_end(&mut text)?;
     Ok(text)
 }
 

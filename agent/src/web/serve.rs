@@ -9,13 +9,12 @@ use super::{
     stall::{Impatient, Stream},
 };
 use axum::response::Response;
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -102,71 +101,29 @@ impl Server {
         self: &Arc<Self>,
         stream: Stream,
         place: Arc<Place>,
-        stop: watch::Receiver<bool>,
-    ) -> io::Result<()> {
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let stream = Impatient::new(stream, WRITE_PATIENCE);
-        let Some(tls) = self.live.current().tls.clone() else {
-            return self.speak_http1(Box::new(stream), place, stop).await;
+        let (stream, builder): (Stream, _) = match self.live.current().tls.clone() {
+            None => (Box::new(stream), bounded().http1_only()),
+            Some(tls) => {
+                let accept = TlsAcceptor::from(tls).accept(stream);
+                let stream = timeout(HANDSHAKE_PATIENCE, accept).await??;
+                let agreed_on_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let builder =
+                    if agreed_on_http2 { bounded().http2_only() } else { bounded().http1_only() };
+                (Box::new(stream), builder)
+            }
         };
-        let accept = TlsAcceptor::from(tls).accept(stream);
-        let stream = timeout(HANDSHAKE_PATIENCE, accept).await??;
-        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            self.speak_http2(Box::new(stream), place, stop).await
-        } else {
-            self.speak_http1(Box::new(stream), place, stop).await
+        let mut connection =
+            pin!(builder.serve_connection(TokioIo::new(stream), self.service(place)));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            _ = stop.changed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
-    }
-
-    async fn speak_http1(
-        self: &Arc<Self>,
-        stream: Stream,
-        place: Arc<Place>,
-        mut stop: watch::Receiver<bool>,
-    ) -> io::Result<()> {
-        let service = self.service(place);
-        let mut connection = pin!(
-            http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_PATIENCE)
-                .max_buf_size(HEAD_BYTES)
-                .max_headers(HEADERS)
-                .serve_connection(TokioIo::new(stream), service)
-        );
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            _ = stop.changed() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        ended.map_err(io::Error::other)
-    }
-
-    async fn speak_http2(
-        self: &Arc<Self>,
-        stream: Stream,
-        place: Arc<Place>,
-        mut stop: watch::Receiver<bool>,
-    ) -> io::Result<()> {
-        let service = self.service(place);
-        let head_bytes = u32::try_from(HEAD_BYTES).expect("a small constant");
-        let mut connection = pin!(
-            http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .keep_alive_interval(HEAD_PATIENCE)
-                .keep_alive_timeout(HEAD_PATIENCE)
-                .max_concurrent_streams(STREAMS)
-                .max_header_list_size(head_bytes)
-                .serve_connection(TokioIo::new(stream), service)
-        );
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            _ = stop.changed() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        ended.map_err(io::Error::other)
     }
 
     /// What answers the requests of one connection.
@@ -185,6 +142,26 @@ impl Server {
             async move { Ok(server.gate.answer(request, &place).await) }
         })
     }
+}
+
+/// HTTP within bounds. Which version is spoken was agreed on in the handshake: from what comes first it could not be told before a
+/// client has sent 24 bytes, for which nothing would wait but for ever.
+fn bounded() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HEAD_PATIENCE)
+        .keep_alive_timeout(HEAD_PATIENCE)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(HEAD_BYTES).expect("a small constant"));
+    builder
 }
 
 #[cfg(test)]
@@ -251,11 +228,13 @@ mod tests {
         ended.await.expect("no panic");
     }
 
-    #[tokio::test]
-    async fn an_idle_connection_ends_when_the_server_stops() {
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_ends_as_soon_as_the_server_stops() {
         let (stream, ended, stop) = connection();
+        let start = Instant::now();
         stop.send_replace(true);
         ended.await.expect("no panic");
+        assert_eq!(start.elapsed(), Duration::ZERO, "patience is for who may still ask");
         assert_eq!(rest(stream).await, "");
     }
 

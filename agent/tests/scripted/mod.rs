@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An observer that is told a migration, for tests of what is served.
 
+pub(crate) mod migration;
+
+use migration::{MS, changes};
 use migscope::{
     clock::monotonic_ns,
-    event::{Event, StateChange},
+    event::Event,
     host::Paths,
     http,
     metrics::{Info, Metrics},
@@ -11,9 +14,9 @@ use migscope::{
     probes::{Standing, all_missing, attach::Missing},
     sample::Losses,
     sampler::{Shared, lock},
-    state::{Protocol, State},
+    state::State,
 };
-use migscope_abi::{device::DeviceKey, ring::DeviceSums, state::Cause, trace};
+use migscope_abi::{device::DeviceKey, ring::DeviceSums, trace};
 use prometheus::Registry;
 use std::{
     collections::BTreeMap,
@@ -21,10 +24,6 @@ use std::{
     sync::{Arc, Mutex},
 };
 use tokio::sync::watch;
-
-pub(crate) const SOURCE: DeviceKey = DeviceKey::pci(0, 0, 0x10 << 3);
-pub(crate) const DESTINATION: DeviceKey = DeviceKey::pci(0, 0, 0x11 << 3);
-pub(crate) const MS: u64 = 1_000_000;
 
 /// The router, with what it shows and what ends its streams.
 pub(crate) struct Scripted {
@@ -61,34 +60,15 @@ impl Scripted {
 
     /// The device changes its state now.
     pub(crate) fn change(&self, device: DeviceKey, from: State, now: State, sums: DeviceSums) {
-        self.change_at(device, from, now, sums, monotonic_ns());
+        let at_ns = monotonic_ns();
+        let change = migration::change(device, from, now, at_ns, sums);
+        self.events(&[Event::State(change)], at_ns);
     }
 
-    pub(crate) fn change_at(
-        &self,
-        device: DeviceKey,
-        from: State,
-        now: State,
-        sums: DeviceSums,
-        at_ns: u64,
-    ) {
-        let sums = Some(DeviceSums { state: now as u64, last_seen_ns: at_ns, ..sums });
-        let change = StateChange {
-            device,
-            at_ns,
-            tgid: 4711,
-            from,
-            protocol: Protocol::Region,
-            requested: Some(now),
-            now,
-            cause: Cause::Write,
-            duration_ns: 20_000,
-            result: 0,
-            sums,
-        };
+    fn events(&self, events: &[Event], settled_ns: u64) {
         self.tell(|observer| {
-            observer.events(&[Event::State(change)]);
-            observer.settled(at_ns);
+            observer.events(events);
+            observer.settled(settled_ns);
         });
     }
 
@@ -112,16 +92,8 @@ impl Scripted {
 
     /// Both ends of a migration that ended a moment ago.
     pub(crate) fn migrate(&self) {
-        let now = monotonic_ns();
-        let at = |ms: u64| now - (40 - ms) * MS;
-        let start = DeviceSums::default();
-        let (running, pre_copy, stop) = (State::Running, State::PreCopy, State::StopAndCopy);
-        self.change_at(SOURCE, running, pre_copy, start, at(10));
-        self.change_at(SOURCE, pre_copy, stop, moving(4096, 100), at(20));
-        self.change_at(DESTINATION, running, State::Resuming, start, at(23));
-        self.change_at(SOURCE, stop, State::Stopped, moving(4196, 0), at(25));
-        let resumed = DeviceSums { data_bytes: [0, 4196], iterations: [0, 2], ..start };
-        self.change_at(DESTINATION, State::Resuming, running, resumed, at(30));
+        let now_ns = monotonic_ns();
+        self.events(&changes(now_ns - 40 * MS), now_ns);
     }
 }
 

@@ -14,7 +14,7 @@ const FIELDS = [
 ];
 
 /** Share of what is known to have to move, 0 to 1. A destination is never told what is to come, so its peer is asked. */
-function progressOf(session, pending) {
+export function progressOf(session, pending) {
   if (session.result === "completed") return 1;
   const moved = session.data_bytes;
   if (!isKnown(moved) || !isKnown(pending) || moved + pending === 0) return undefined;
@@ -44,6 +44,8 @@ export class Card {
     this.progress = element("div", { class: "progress", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 }, this.fill);
     this.share = element("span", { class: "muted" });
     this.values = Object.fromEntries(FIELDS.map(([name]) => [name, element("dd", { "data-field": name })]));
+    // Over which time a rate is told.
+    this.windows = { throughput: element("span"), dirty: element("span") };
     this.verdict = new Verdict();
     this.plot = new Plot();
     this.downtime = element("div");
@@ -54,7 +56,7 @@ export class Card {
       element("p", { class: "session" }, this.role, " ", this.result, " ", this.runs),
       element("div", { class: "progress-line" }, this.progress, this.share),
       this.verdict.node,
-      facts(FIELDS.map(([name, label]) => [label, this.values[name]])),
+      facts(FIELDS.map(([name, label]) => [element("span", {}, label, " ", this.windows[name] ?? ""), this.values[name]])),
       this.inexact,
       this.plot.node,
       this.downtime,
@@ -98,15 +100,19 @@ export class Card {
     const outlook = runs ? session.outlook : undefined;
     // The rates of a session that has ended are those of its whole.
     const rateOf = (what, sum, total) => {
-      if (!runs) return shown(total, () => `${rate((total / (session.duration_ns || 1)) * 1e9)} mean`);
+      if (!runs) return ["mean", shown(total, () => rate((total / (session.duration_ns || 1)) * 1e9))];
       const told = estimated(session, what);
-      if (told) return `${rate(told.bytes_per_second)} over ${duration(told.window_ns)}`;
-      return shown(rateNow(points, sum), (n) => `${rate(n)} ${WINDOW}`);
+      if (told) return [`over ${duration(told.window_ns)}`, rate(told.bytes_per_second)];
+      return [WINDOW, shown(rateNow(points, sum), rate)];
+    };
+    const sayRate = (name, node, [window, value]) => {
+      say(this.windows[name], window);
+      say(node, value);
     };
     say(pending, shown(session.pending_bytes, bytes));
     say(moved, shown(session.data_bytes, bytes));
-    say(throughput, rateOf("throughput", "data", session.data_bytes));
-    say(dirty, rateOf("dirty", "dirty", session.dirty?.bytes));
+    sayRate("throughput", throughput, rateOf("throughput", "data", session.data_bytes));
+    sayRate("dirty", dirty, rateOf("dirty", "dirty", session.dirty?.bytes));
     say(pages, shown(session.dirty?.pages, count));
     say(iterations, shown(session.iterations, count));
     say(violations, shown(brokenRules(session), count));

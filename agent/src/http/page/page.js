@@ -3,6 +3,7 @@
 //
 //   connection ──snapshot──▶ machines ──▶ cards of devices (device.js: verdict, plot, downtime)
 //                       ├──▶ probes
+//                       ├──▶ migrating
 //                       └──▶ ended sessions
 
 import { Connection } from "./connection.js";
@@ -10,10 +11,12 @@ import { Card } from "./device.js";
 import { element, mark, pill, say } from "./element.js";
 import { bytes, duration, isKnown, shown } from "./format.js";
 import { Histories } from "./history.js";
+import { Migrating } from "./migrating.js";
 import { Sessions } from "./sessions.js";
 
 const byId = (id) => document.getElementById(id);
 const histories = new Histories(() => connection.isCurrent && showDevices(last));
+const migrating = new Migrating(byId("migrating"), byId("migrating-devices"));
 const sessions = new Sessions(byId("sessions"), byId("ended"));
 const cards = new Map();
 const machines = new Map();
@@ -69,7 +72,9 @@ function showMigrations(machine, migrations) {
     const words = [`${migration.role} of a migration of ${many} device${many === 1 ? "" : "s"}`];
     if (migration.result) {
       words.push(`took ${duration(migration.ended_monotonic_ns - migration.began_monotonic_ns)}`);
-      words.push(`devices stood for ${shown(migration.downtime_ns, duration)}`, `${shown(migration.data_bytes, bytes)} moved`);
+      // The devices of a destination stand from the beginning, most of the time while the source still runs: that is no downtime.
+      if (migration.role === "source") words.push(`devices stood for ${shown(migration.downtime_ns, duration)}`);
+      words.push(`${shown(migration.data_bytes, bytes)} moved`);
     }
     const node = migration.result ? pill(element("span"), migration.result) : element("b", {}, "under way");
     return element("li", {}, node, " ", words.join(", "), migration.exact ? "" : " (not exact)");
@@ -138,6 +143,7 @@ function onSnapshot(snapshot, first) {
   clock = Math.max(clock, snapshot.monotonic_ns - localNow());
   say(byId("version"), snapshot.version);
   showProbes(snapshot);
+  migrating.update(snapshot);
   showDevices(snapshot);
   sessions.update(snapshot.sessions);
   announce(snapshot, first);

@@ -39,18 +39,20 @@ class Panel {
       drawn("path", { class: "axis", d: `M0 ${HEIGHT - 0.5}H${WIDTH}` }),
       ...this.lines,
     );
-    const names = lines.map((line) => element("span", { class: `key ${line}` }, line));
+    // One line is what the title says.
+    const names = lines.length > 1 ? lines.map((line) => element("span", { class: `key ${line}` }, line)) : [];
     this.node = element("div", { class: "panel" }, element("p", {}, element("b", {}, title), ...names, this.peak), this.svg);
   }
 
   draw(series, stops, x, format, stepped) {
-    const values = series.flat().map((point) => point.value).filter((value) => Number.isFinite(value));
+    const known = series.map((points) => points.map(({ value }) => value).filter((value) => Number.isFinite(value)));
+    const values = known.flat();
     const top = Math.max(...values, 0);
     const y = (value) => HEIGHT - 2 - (top > 0 ? (value / top) * (HEIGHT - 8) : 0);
     series.forEach((points, index) => mark(this.lines[index], "d", path(points, x, y, stepped)));
     mark(this.stops, "d", stops);
-    // Nothing is drawn of what nobody knows.
-    this.node.hidden = values.length === 0;
+    // Nothing is drawn of what nobody knows, and of one value no line.
+    this.node.hidden = known.every((values) => values.length < 2);
     const told = values.length ? `peak ${format(top)}` : "unknown";
     say(this.peak, told);
     mark(this.svg, "aria-label", `${this.title} over time: ${told}`);
@@ -67,10 +69,11 @@ export class Plot {
   }
 
   draw(points) {
-    this.node.hidden = points.length < 2;
     const newest = `${points.length} ${points.at(-1)?.at}`;
-    if (this.node.hidden || this.newest === newest) return;
+    if (this.newest === newest) return;
     this.newest = newest;
+    this.node.hidden = points.length < 2;
+    if (this.node.hidden) return;
     const [first, last] = [points[0].at, points.at(-1).at];
     const x = (at) => ((at - first) / (last - first || 1)) * WIDTH;
     let stops = "";
@@ -84,5 +87,6 @@ export class Plot {
     this.pending.draw([pending], stops, x, bytes, true);
     this.rates.draw([rates(points, "data"), rates(points, "dirty")], stops, x, rate, false);
     say(this.span, duration(last - first));
+    this.node.hidden = this.pending.node.hidden && this.rates.node.hidden;
   }
 }

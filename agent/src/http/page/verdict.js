@@ -10,7 +10,7 @@ import { duration, isKnown } from "./format.js";
 const VERDICTS = {
   converging: ["✓", "converges"],
   not_converging: ["✕", "does not converge"],
-  unknown: ["?", "cannot be told yet"],
+  unknown: ["?", "whether it converges cannot be told yet"],
 };
 
 /** A rate that the agent tells, "throughput" of device data or how fast memory becomes "dirty": { bytes_per_second, window_ns }. */
@@ -20,6 +20,14 @@ export function estimated(session, what) {
       ? [session.outlook?.throughput_bytes_per_second, session.outlook?.throughput_window_ns]
       : [session.memory_dirty_bytes_per_second, session.memory_dirty_window_ns];
   return isKnown(bytes_per_second) ? { bytes_per_second, window_ns } : undefined;
+}
+
+const headline = ({ verdict }) => (VERDICTS[verdict] ?? VERDICTS.unknown).join(" ");
+
+/** An outlook in some words. */
+export function summaryOf(outlook) {
+  const { remaining } = outlook;
+  return headline(outlook) + (remaining ? `, ends in about ${duration(remaining.expected_ns)}` : "");
 }
 
 const band = ({ expected_ns, low_ns, high_ns }) =>
@@ -45,8 +53,7 @@ export class Verdict {
     const told = JSON.stringify([outlook?.verdict, outlook?.blocked, outlook?.remaining, outlook?.downtime]);
     if (!outlook || told === this.#told) return;
     this.#told = told;
-    const [sign, word] = VERDICTS[outlook.verdict] ?? VERDICTS.unknown;
-    const title = element("p", { "data-verdict": outlook.verdict }, element("b", {}, `${sign} ${word}`));
+    const title = element("p", { "data-verdict": outlook.verdict }, element("b", {}, headline(outlook)));
     const { remaining, downtime } = outlook;
     if (remaining) title.append(`, ends in about ${band(remaining)}`);
     if (downtime) title.append(`; expected downtime ${band(downtime)}`);

@@ -173,13 +173,18 @@ fn latencies(detail: &Detail) -> Markup {
                         tr {
                             td { (series.what) }
                             td.n { (count(series.count)) }
-                            @for ns in [of.p50_ns, of.p90_ns, of.p99_ns, of.p999_ns, of.max_ns] { td.n { (time(ns)) } }
+                            @for ns in [Some(of.p50_ns), of.p90_ns, of.p99_ns, of.p999_ns, Some(of.max_ns)] {
+                                td.n { (ns.map_or_else(|| "-".to_owned(), time)) }
+                            }
                             td.n { (format!("±{:.1} %", series.relative_error * 100.0)) }
                         }
                     }
                 }
             } }
-            p.soft { "Accesses are those of all devices on the host from the last reading before the session to the first one after it." }
+            p.soft {
+                "Accesses are those of all devices on the host from the last reading before the session to the first one after it. A "
+                "percentile is left out where there are too few of them to tell it from the longest."
+            }
         }
     }
 }

@@ -240,7 +240,8 @@ fn latencies(text: &mut String, detail: &Detail, columns: usize) {
     table.styled_row(DIM, [&what, "count", "p50", "p90", "p99", "p99.9", "max", "error"]);
     for series in series {
         let of = &series.quantiles;
-        let times = [of.p50_ns, of.p90_ns, of.p99_ns, of.p999_ns, of.max_ns].map(time);
+        let times = [Some(of.p50_ns), of.p90_ns, of.p99_ns, of.p999_ns, Some(of.max_ns)]
+            .map(|ns| ns.map_or_else(|| "-".to_owned(), time));
         let error = per_mille(series.relative_error);
         let cells = [clean(&series.what), count(series.count)];
         table.row(cells.into_iter().chain(times).chain([format!("±{}", percent(error, 1000))]));

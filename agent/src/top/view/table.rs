@@ -10,10 +10,11 @@ use super::{
     theme::Theme,
 };
 use crate::top::{
+    column::{Column, Order},
     model::{Contact, Entry, Model},
     printable::{cells, printable},
     rate::Rate,
-    row::{Phase, Row, SortBy},
+    row::{Phase, Row},
     units::{bytes, duration, whole},
 };
 use ratatui::style::Style;
@@ -23,40 +24,8 @@ const UNKNOWN: &str = "?";
 /// Does not apply.
 const NOTHING: &str = "-";
 
-/// A column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Column {
-    Device,
-    Vm,
-    Role,
-    Protocol,
-    State,
-    Time,
-    Progress,
-    Throughput,
-    Dirty,
-    Pending,
-    Sparkline,
-    Verdict,
-}
-
+/// How wide each column is, and which ones are left out.
 impl Column {
-    /// From left to right.
-    const ALL: [Self; 12] = [
-        Self::Device,
-        Self::Vm,
-        Self::Role,
-        Self::Protocol,
-        Self::State,
-        Self::Time,
-        Self::Progress,
-        Self::Throughput,
-        Self::Dirty,
-        Self::Pending,
-        Self::Sparkline,
-        Self::Verdict,
-    ];
-
     /// From the one that is always there to the one that goes first.
     const BY_IMPORTANCE: [Self; 12] = [
         Self::Device,
@@ -118,23 +87,6 @@ impl Column {
 
     fn is_right_aligned(self) -> bool {
         matches!(self, Self::Time | Self::Throughput | Self::Dirty | Self::Pending)
-    }
-
-    fn ordered_by(self) -> Option<SortBy> {
-        match self {
-            Self::Device => Some(SortBy::Device),
-            Self::Vm => Some(SortBy::Vm),
-            Self::Role => Some(SortBy::Role),
-            Self::Protocol => Some(SortBy::Protocol),
-            Self::State => Some(SortBy::State),
-            Self::Time => Some(SortBy::Time),
-            Self::Progress => Some(SortBy::Progress),
-            Self::Throughput => Some(SortBy::Throughput),
-            Self::Dirty => Some(SortBy::Dirty),
-            Self::Pending => Some(SortBy::Pending),
-            Self::Verdict => Some(SortBy::Verdict),
-            Self::Sparkline => None,
-        }
     }
 
     /// Cells that it could use for these lines.
@@ -247,10 +199,10 @@ fn nothing(model: &Model) -> String {
 
 fn draw_heads(model: &Model, columns: &[(Column, u16)], theme: Theme, canvas: &mut Canvas<'_>) {
     canvas.line_style(0, theme.bar());
-    let (order, reversed) = model.order();
+    let Order { by, reversed } = model.order();
     let mut x = 1;
     for (column, width) in columns {
-        let ordered = column.ordered_by() == Some(order);
+        let ordered = by == Some(*column);
         let style = if ordered { theme.bar_strong() } else { theme.bar() };
         let title = match (ordered, reversed) {
             (false, _) => column.title().to_owned(),
@@ -289,7 +241,8 @@ fn draw_machine(entry: &Entry<'_>, y: u16, theme: Theme, canvas: &mut Canvas<'_>
     if let Some(migration) = migration {
         let result =
             migration.result.as_deref().map_or("migrating".into(), |result| printable(result, 16));
-        let down = migration.downtime_ns.map(|ns| format!(", down {}", duration(ns)));
+        let down = migration.downtime_ns.filter(|_| migration.ran_before());
+        let down = down.map(|ns| format!(", down {}", duration(ns)));
         let role = printable(&migration.role, 16);
         x += canvas.text(x, y, canvas.width(), " · ", theme.dim());
         let text = format!("{role} {result}{}", down.unwrap_or_default());
