@@ -101,7 +101,7 @@ impl OwnFamilies {
                 catalog,
                 About {
                     name: "migscope_records_total",
-                    help: "Records of the probes that the agent took in. With those lost as ring_full they are all that the probes made.",
+                    help: "Records of the probes that the agent took in. With those lost as ring_full or malformed they are all that the probes made.",
                     labels: [Label::one_of("kind", Kind::ALL.map(Kind::name))],
                     absent: "where none has come yet",
                 },
