@@ -355,7 +355,7 @@ fn a_refusal_is_counted_though_its_record_was_lost() {
     observer.probes(attached());
     observer.losses(losses(0), MS);
     let start = DeviceSums::default();
-    observer.events(&[change(SOURCE, State::Running, State::PreCopy, 2 * MS, start)]);
+    observer.events(&[Event::State(change(SOURCE, State::Running, State::PreCopy, 2 * MS, start))]);
     observer.losses(losses(4), 4 * MS);
     observer.events(&[Event::Violation(Violation {
         device: SOURCE,
