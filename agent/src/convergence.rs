@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!                   ┌─▶ rate: throughput, dirty rate ─┐
-//!   reading ────────┼─▶ curve: U(W), what syncs found ┼─▶ forecast: the passes to come ─▶ remaining, downtime ─┐
+//!   reading ────────┼─▶ load: curve U(W) of the syncs ┼─▶ forecast: the passes to come ─▶ remaining, downtime ─┐
 //!   (any protocol)  ├─▶ progress: is it stuck ────────┴────────────┐                                          ├─▶ assessment
 //!                   └─▶ baseline: QEMU, KubeVirt, geometric ───────┼──────────────────────────────────────────┤
 //!   facts ─────────────────────────────────────────────────────────┴─▶ diagnosis: reasons, verdict ───────────┘
@@ -20,10 +20,13 @@ mod curve;
 mod diagnosis;
 mod downtime;
 mod forecast;
+mod lately;
+mod load;
 mod progress;
 mod rate;
 mod reading;
 mod reason;
+mod remaining;
 
 pub use assessment::{Assessment, Downtime, Evidence, FixedFrom, Remaining, Verdict};
 pub use baseline::{Baselines, Prediction};
@@ -33,42 +36,28 @@ pub use reading::{DEFAULT_DOWNTIME_BUDGET_NS, DestinationFacts, Facts, Phase, Re
 pub use reason::Reason;
 
 use baseline::{geometric::Geometric, kubevirt::KubeVirt, qemu::Qemu};
-use curve::{Curve, Fit};
-use diagnosis::{Signs, shown};
+use diagnosis::{Signs, above_budget, shown};
 use downtime::Rest;
 use forecast::{Course, Standing};
+use lately::Lately;
+use load::Load;
 use progress::Progress;
 use rate::{Fading, nanoseconds, seconds};
+use remaining::Outset;
 
 /// Time in which the throughput forgets, in seconds: QEMU's 100 ms swing with the link, and a migration has minutes.
 const THROUGHPUT_S: f64 = 4.0;
 /// Time in which the dirty rate forgets, in seconds: some passes.
 const DIRTY_S: f64 = 10.0;
-/// Dirty rate over throughput before anybody told: most migrations converge well.
-const ASSUMED_RATIO: f64 = 0.3;
-/// How much of a rate that was told in windows shorter than a pass goes where pages are written again: the ratio r of a
-/// report becomes r/(1 + REPEATED·r) over a pass.
-const REPEATED: f64 = 1.0;
-/// Shares to which the dirty rate must fall where no course comes to an end: the first with which one does.
-const LULLS: [f64; 3] = [0.5, 0.3, 0.15];
 /// How far off the mean throughput of the rest may lie if that of single readings does not swing at all.
 const LEAST_ERROR: f64 = 0.02;
 /// Readings swing more than the mean of the time that is left does: the share of their spread that the band takes.
 const OF_READINGS: f64 = 0.6;
-/// How far off the logarithm of the dirty rate may lie (standard deviation) if all passes were alike,
-const LEAST_DIRTY_ERROR: f64 = 0.05;
-/// if there was only one,
-const FEW_PASSES: f64 = 0.4;
-/// if only reports between syncs were seen,
-const REPORTS_ERROR: f64 = 0.5;
-/// and if nobody told anything.
-const ASSUMED_ERROR: f64 = 0.6;
-/// Standard deviations at which the courses are followed: the middles of seven parts of a normal distribution that are as
-/// likely.
-const QUANTILES: [f64; 7] = [-1.465, -0.792, -0.366, 0.0, 0.366, 0.792, 1.465];
-/// Standard deviations of the band, for eight of ten to lie within: fewer than the 1.28 of a normal distribution, since
-/// the link's error is added to that of the dirty rate at its worst.
-const BAND: f64 = 1.1;
+/// Time in which it is forgotten, in seconds, that the forecast saw an end, or none: what is said after 2.3 times that (`lately.rs`)
+/// must not be said of a load that swings, and 28 seconds are longer than one with a period of half a minute is high.
+const PROSPECT_S: f64 = 12.0;
+/// The same of a stop part that does not fit, in seconds: a link that dips comes up again.
+const ABOVE_BUDGET_S: f64 = 2.0;
 
 /// Follows one source.
 #[derive(Clone, Debug)]
@@ -80,10 +69,7 @@ pub struct Estimator {
     dirty: Fading,
     /// Sum of the windows in which dirty pages were told, fading as they do.
     windows: Fading,
-    /// Dirty bytes told between syncs, and the windows of that.
-    reports: Fading,
-    report_windows: Fading,
-    curve: Curve,
+    load: Load,
     /// What was unsent at the last syncs: bytes over throughput, in seconds.
     unsent_s: Option<f64>,
     /// When the pass under way began, and what was reported dirty until then.
@@ -96,6 +82,10 @@ pub struct Estimator {
     /// Most that was ever left.
     total: Option<u64>,
     progress: Progress,
+    /// Whether the forecast saw no end.
+    hopeless: Lately,
+    /// Whether the stop part did not fit into the downtime.
+    above_budget: Lately,
     qemu: Qemu,
     kubevirt: KubeVirt,
     geometric: Geometric,
@@ -110,10 +100,8 @@ impl Default for Estimator {
             drain: Fading::new(THROUGHPUT_S),
             dirty: Fading::new(DIRTY_S),
             windows: Fading::new(DIRTY_S),
-            reports: Fading::new(DIRTY_S),
-            report_windows: Fading::new(DIRTY_S),
+            load: Load::default(),
             unsent_s: None,
-            curve: Curve::default(),
             pass_began_ns: 0,
             pass_dirtied: None,
             told_ns: 0,
@@ -121,6 +109,8 @@ impl Default for Estimator {
             syncs: 0,
             total: None,
             progress: Progress::default(),
+            hopeless: Lately::new(PROSPECT_S),
+            above_budget: Lately::new(ABOVE_BUDGET_S),
             qemu: Qemu::default(),
             kubevirt: KubeVirt::default(),
             geometric: Geometric::default(),
@@ -177,8 +167,7 @@ impl Estimator {
                 self.dirty.add(bytes as f64, window);
                 self.windows.add(window * window / (syncs.max(1) as f64), window);
                 if syncs == 0 {
-                    self.reports.add(bytes as f64, window);
-                    self.report_windows.add(window * window, window);
+                    self.load.reported(window, bytes as f64);
                 }
             }
             self.told_ns = reading.at_ns;
@@ -203,10 +192,7 @@ impl Estimator {
         if let Some(bytes) = found {
             let first_ns = self.first_ns.unwrap_or(reading.at_ns);
             let at = seconds(reading.at_ns.saturating_sub(first_ns));
-            if let Some((rate, window)) = self.reports.rate().zip(self.report_windows.rate()) {
-                self.curve.reports(window, rate * window, at);
-            }
-            self.curve.add(window, bytes, at);
+            self.load.synced(window, bytes, at, self.memory());
             self.note_unsent(reading, bytes);
         }
         self.pass_began_ns = reading.at_ns;
@@ -225,25 +211,31 @@ impl Estimator {
         }
     }
 
-    /// What follows from the readings so far; `None` before the first.
-    pub fn assess(&self, facts: &Facts) -> Option<Assessment> {
-        let last = self.last.as_ref()?;
+    /// What follows from the readings so far; `None` before the first. It is to be asked after each reading: how long something
+    /// has been so is counted here, where the facts are known.
+    pub fn assess(&mut self, facts: &Facts) -> Option<Assessment> {
+        let last = &self.last.clone()?;
         let throughput = self.throughput.rate().filter(|rate| *rate > 0.0);
         let dirty = self.dirty_rate();
         let ratio = dirty
             .zip(throughput)
             .map(|(dirty, throughput)| dirty.bytes_per_second / throughput)
             .filter(|ratio| ratio.is_finite());
-        let standing = throughput.and_then(|rate| self.standing(last, facts, rate));
+        let outset = throughput.and_then(|rate| self.outset(last, facts, rate));
+        let standing = outset.map(|outset| outset.standing);
         let course = standing.as_ref().and_then(Standing::follow);
+        self.look(last, facts, outset.as_ref());
         let evidence = self.evidence(last, facts);
         let signs = Signs {
             phase: last.phase,
             facts,
             evidence: &evidence,
             throughput,
+            swing: self.throughput.spread(),
             ratio,
-            ends: standing.filter(|_| self.dirty_known().is_some()).map(|_| course.is_some()),
+            ends: standing.filter(|_| self.load.is_known()).map(|_| course.is_some()),
+            above_budget: self.above_budget.mostly(),
+            least_after_sync: self.progress.least_after_sync(),
             total: self.total.map(|bytes| bytes as f64),
             syncs: self.syncs,
         };
@@ -252,12 +244,12 @@ impl Estimator {
         let downtime = self.downtime(last, facts, standing.as_ref(), course);
         let remaining = match last.phase {
             Phase::Stopped => downtime.map(|downtime| self.rest_of(last, downtime)),
-            Phase::PreCopy => standing
+            Phase::PreCopy => outset
                 .filter(|_| verdict != Verdict::NotConverging)
                 .zip(downtime)
-                .and_then(|(standing, downtime)| {
+                .and_then(|(outset, downtime)| {
                     let gone_ns = last.at_ns.saturating_sub(self.first_ns.unwrap_or(last.at_ns));
-                    self.remaining(&standing, downtime, seconds(gone_ns))
+                    outset.remaining(downtime, seconds(gone_ns))
                 }),
         };
         Some(Assessment {
@@ -287,20 +279,25 @@ impl Estimator {
         Some(Rate { bytes_per_second: self.dirty.rate()?, window_ns: nanoseconds(window) })
     }
 
-    /// The curve; before the first sync, the rate of the reports that came between syncs.
-    fn dirty_known(&self) -> Option<Fit> {
-        let reported = || {
-            let (rate, throughput) = self.reports.rate().zip(self.throughput.rate())?;
-            let often = if throughput > 0.0 { 1.0 + REPEATED * rate / throughput } else { 1.0 };
-            Some(Fit::constant(rate / often, self.reports.spread()))
-        };
-        self.curve.fit().or_else(reported)
+    /// Most that was ever left, in bytes.
+    fn memory(&self) -> f64 {
+        self.total.unwrap_or(0) as f64
+    }
+
+    fn outset(&self, last: &Reading, facts: &Facts, throughput: f64) -> Option<Outset> {
+        Some(Outset {
+            standing: self.standing(last, facts, throughput)?,
+            dirty_known: self.load.is_known(),
+            dirty_error: self.load.error(),
+            throughput_error: self.throughput_error().min(0.9),
+        })
     }
 
     fn standing(&self, last: &Reading, facts: &Facts, throughput: f64) -> Option<Standing> {
         let remaining = last.remaining_bytes? as f64;
         let stop_copy = (last.stop_copy_bytes.unwrap_or(0) as f64).min(remaining);
         let budget = seconds(facts.downtime_budget_ns);
+        let total = self.memory();
         let drain = match self.syncs {
             0 => self.drain.rate().unwrap_or(throughput),
             _ => throughput,
@@ -310,12 +307,10 @@ impl Estimator {
             stop_copy,
             throughput,
             drain,
-            curve: self
-                .dirty_known()
-                .unwrap_or_else(|| Fit::constant(ASSUMED_RATIO * throughput, 0.0)),
+            curve: self.load.expected(throughput, total),
             age: seconds(last.at_ns.saturating_sub(self.pass_began_ns)),
             budget,
-            total: self.total.unwrap_or(0) as f64,
+            total,
             leaves: match self.unsent_s {
                 Some(unsent_s) if budget > 0.0 => (unsent_s / budget).min(1.0),
                 _ => 1.0,
@@ -323,59 +318,26 @@ impl Estimator {
         })
     }
 
+    /// Notes what is only said if it stays so.
+    fn look(&mut self, last: &Reading, facts: &Facts, outset: Option<&Outset>) {
+        if last.phase == Phase::Stopped {
+            return;
+        }
+        let above = outset.is_some_and(|outset| {
+            let told = last.stop_copy_bytes.filter(|_| !facts.size_query_failed);
+            told.is_some_and(|bytes| {
+                above_budget(bytes, outset.standing.fits(), self.throughput.spread())
+            })
+        });
+        self.above_budget.look(above, last.at_ns);
+        // One pass does not tell what is usual of this guest.
+        if self.syncs > 1 {
+            self.hopeless.look(outset.is_some_and(Outset::is_hopeless), last.at_ns);
+        }
+    }
+
     fn throughput_error(&self) -> f64 {
         LEAST_ERROR + OF_READINGS * self.throughput.spread().min(1.0)
-    }
-
-    /// The courses for more and less dirt. The number that is expected is the one with the least expected *relative*
-    /// error of the whole time: the median of the courses, each weighted with one over its whole time (Gneiting, "Making
-    /// and evaluating point forecasts", JASA 2011: the (−1)-median). The band takes the outermost with a better and a worse link.
-    fn remaining(&self, standing: &Standing, downtime: Downtime, gone: f64) -> Option<Remaining> {
-        let known = self.dirty_known();
-        let dirt = self.dirty_error();
-        let error = self.throughput_error().min(0.9);
-        let follow = |faster: f64, quantile: f64| {
-            standing.with(faster, (dirt * quantile).exp()).follow().map(|course| course.until_stop)
-        };
-        let mut times: [Option<f64>; QUANTILES.len()] = QUANTILES.map(|at| follow(1.0, at));
-        times.sort_by(|a, b| a.unwrap_or(f64::INFINITY).total_cmp(&b.unwrap_or(f64::INFINITY)));
-        let weight = |time: f64| 1.0 / (gone + time + seconds(downtime.expected_ns)).max(1e-3);
-        let half = times.iter().flatten().map(|time| weight(*time)).sum::<f64>() / 2.0;
-        let mut sum = 0.0;
-        let expected = times.into_iter().flatten().find(|time| {
-            sum += weight(*time);
-            sum >= half
-        });
-        let lull =
-            || LULLS.iter().find_map(|lull| Some(standing.with(1.0, *lull).follow()?.until_stop));
-        let expected = expected.or_else(lull)?;
-        let until = |time: f64, downtime_ns: u64| nanoseconds(time).saturating_add(downtime_ns);
-        let expected_ns = until(expected, downtime.expected_ns);
-        let low = match known {
-            Some(_) => follow(1.0 + error, -BAND),
-            // Nobody has said that anything is dirtied at all.
-            None => follow(1.0 + error, f64::NEG_INFINITY),
-        }
-        .unwrap_or(0.0);
-        let high = follow(1.0 - error, BAND);
-        Some(Remaining {
-            expected_ns,
-            low_ns: until(low, downtime.low_ns).min(expected_ns),
-            high_ns: high.map(|time| until(time, downtime.high_ns).max(expected_ns)),
-            dirty_rate_known: known.is_some(),
-        })
-    }
-
-    /// Standard deviation of the logarithm of the dirty rate to come: what passes differ by, and what so few may hide.
-    fn dirty_error(&self) -> f64 {
-        match self.curve.fit() {
-            Some(fit) => {
-                let few = FEW_PASSES / (fit.passes.max(1) as f64).sqrt();
-                (fit.spread * fit.spread + few * few + LEAST_DIRTY_ERROR * LEAST_DIRTY_ERROR).sqrt()
-            }
-            None if self.reports.rate().is_some() => REPORTS_ERROR,
-            None => ASSUMED_ERROR,
-        }
     }
 
     fn downtime(
@@ -433,6 +395,7 @@ impl Estimator {
             initial_bytes: last.initial_bytes,
             downtime_budget_ns: facts.downtime_budget_ns,
             stuck_ns: shown(self.progress.stuck_for(last.at_ns)),
+            no_end_in_sight: self.hopeless.mostly(),
             still_ns: shown(self.progress.still_for(last.at_ns)),
             undrained_ns: shown(self.progress.undrained_for(last.at_ns)),
             reinits: facts.reinits,

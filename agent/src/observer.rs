@@ -437,7 +437,7 @@ impl Observer {
 
     /// Follows from what is known at `at_ns` what is to come of the sources under way.
     fn look_ahead(&mut self, at_ns: u64) {
-        let loading = self.loading();
+        let loading = self.loading(at_ns);
         let Self { devices, experience, downtime_budget_ns, .. } = self;
         let sources = devices.values().filter_map(|watched| watched.tracker.current());
         let alone = sources.filter(|session| session.role == Role::Source).count() == 1;
@@ -486,14 +486,13 @@ impl Observer {
         }
     }
 
-    /// Of the only destination under way on this host, if there is just one: how long its driver was busy, since when, and what it has
+    /// Of the only destination under way on this host, if there is just one: how long its driver was busy, of how long, and what it has
     /// taken in. With one source as well they belong together as far as anybody can tell.
-    fn loading(&self) -> Option<(u64, u64, Option<u64>)> {
+    fn loading(&self, at_ns: u64) -> Option<(u64, u64, Option<u64>)> {
         let running = self.devices.values().filter_map(|watched| watched.tracker.current());
         let mut destinations = running.filter(|session| session.role == Role::Destination);
         let session = destinations.next().filter(|_| destinations.next().is_none())?;
-        let last = session.timeline.points().last()?;
-        let window_ns = last.at_monotonic_ns.saturating_sub(session.began_ns);
+        let window_ns = at_ns.saturating_sub(session.began_ns);
         let figures = session.figures();
         Some((figures.data_busy_ns?, window_ns, figures.data_bytes))
     }

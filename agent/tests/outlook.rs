@@ -16,6 +16,7 @@ use prometheus::Registry;
 use std::sync::Arc;
 
 const SOURCE: DeviceKey = DeviceKey::pci(0, 0, 0x10 << 3);
+const DESTINATION: DeviceKey = DeviceKey::pci(0, 0, 0x11 << 3);
 const STEP_NS: u64 = 50_000_000;
 const MIB: u64 = 1 << 20;
 
@@ -23,6 +24,8 @@ const MIB: u64 = 1 << 20;
 struct Source {
     observer: Observer,
     sums: DeviceSums,
+    /// What takes it in, if it is on this host too.
+    destination: Option<DeviceSums>,
     now_ns: u64,
     throughput: u64,
     stale: u64,
@@ -36,7 +39,8 @@ impl Source {
         observer.probes(attached);
         observer.losses(Losses { told: [0; 3], skipped: Some(0) }, 1);
         let sums = DeviceSums { state: 3, last_seen_ns: STEP_NS, ..DeviceSums::default() };
-        let mut source = Self { observer, sums, now_ns: STEP_NS, throughput, stale };
+        let mut source =
+            Self { observer, sums, destination: None, now_ns: STEP_NS, throughput, stale };
         source.change(State::Running, State::PreCopy);
         source.sums.pending_bytes = left;
         source.sums.pending_reads = 1;
@@ -45,8 +49,12 @@ impl Source {
     }
 
     fn change(&mut self, from: State, now: State) {
+        self.change_of(SOURCE, self.sums, from, now);
+    }
+
+    fn change_of(&mut self, device: DeviceKey, sums: DeviceSums, from: State, now: State) {
         self.observer.events(&[Event::State(StateChange {
-            device: SOURCE,
+            device,
             at_ns: self.now_ns,
             tgid: 1,
             protocol: Protocol::Region,
@@ -56,13 +64,35 @@ impl Source {
             cause: Cause::Write,
             duration_ns: 1_000,
             result: 0,
-            sums: Some(self.sums),
+            sums: Some(sums),
         })]);
     }
 
     fn read(&mut self) {
         self.sums.last_seen_ns = self.now_ns;
-        self.observer.sums_read(self.now_ns, &[(SOURCE, self.sums)].into());
+        let mut sums = std::collections::BTreeMap::from([(SOURCE, self.sums)]);
+        if let Some(destination) = &mut self.destination {
+            destination.last_seen_ns = self.now_ns;
+            sums.insert(DESTINATION, *destination);
+        }
+        self.observer.sums_read(self.now_ns, &sums);
+    }
+
+    /// From now on a destination on this host takes in what is read.
+    fn arrives(&mut self) {
+        let sums = DeviceSums { state: 4, last_seen_ns: self.now_ns, ..DeviceSums::default() };
+        self.destination = Some(sums);
+        self.change_of(DESTINATION, sums, State::Running, State::Resuming);
+    }
+
+    /// As [`Self::run`], and in each step the destination is busy for `busy_ns` and takes in `loaded` bytes.
+    fn run_into(&mut self, steps: u64, busy_ns: u64, loaded: u64) {
+        for _ in 0..steps {
+            let destination = self.destination.as_mut().expect("it has arrived");
+            destination.data_busy_ns[1] += busy_ns;
+            destination.data_bytes[1] += loaded;
+            self.run(1);
+        }
     }
 
     /// The device is read for `steps`; what became stale is told when the rest has been read, as a pass over it.
@@ -101,7 +131,9 @@ impl Source {
     }
 
     fn report(&self) -> Report {
-        self.observer.session_reports(self.now_ns).pop().expect("a session")
+        let mut reports = self.observer.session_reports(self.now_ns);
+        reports.retain(|report| report.outlook.is_some());
+        reports.pop().expect("a session of a source")
     }
 
     fn outlook(&self) -> OutlookReport {
@@ -198,4 +230,20 @@ fn an_earlier_migration_of_a_like_device_tells_the_fixed_part() {
     source.sums.pending_reads += 1;
     source.run(10);
     assert_eq!(source.outlook().downtime_fixed_from.as_deref(), Some("partly"));
+}
+
+#[test]
+fn a_destination_that_becomes_slow_is_blamed_while_it_is() {
+    let mut source = Source::new(10_000 * MIB, MIB, 0);
+    source.arrives();
+    // A minute in which it takes everything in with a tenth of its time.
+    source.run_into(1_200, STEP_NS / 10, MIB);
+    assert!(source.reasons().is_empty(), "{:?}", source.outlook());
+    // Now it takes in a quarter of it, with all of its time; 15 of 20 MiB a second stay behind, and 6 fit into the downtime.
+    source.run_into(100, STEP_NS, MIB / 4);
+    assert_eq!(source.reasons(), ["destination_slow"]);
+    assert!(source.outlook().blocked[0].explanation.contains("busy 100 % of the time"));
+    // It has most of its time to itself again; what waits still does.
+    source.run_into(100, STEP_NS / 2, MIB);
+    assert!(source.reasons().is_empty(), "{:?}", source.outlook());
 }

@@ -87,6 +87,8 @@ pub struct Evidence {
     pub downtime_budget_ns: u64,
     /// Since syncs found less than before.
     pub stuck_ns: Option<u64>,
+    /// Whether the forecast has lately seen no end, not even with a better link and less dirt than expected.
+    pub no_end_in_sight: bool,
     /// Since anything moved.
     pub still_ns: Option<u64>,
     /// Since the initial data became less.

@@ -58,13 +58,18 @@ pub(super) struct Course {
 }
 
 impl Standing {
+    /// What can move in the downtime that is allowed.
+    pub(super) fn fits(&self) -> f64 {
+        self.throughput * self.budget
+    }
+
     /// Follows the passes to the stop. `None`: it does not come to that.
     pub(super) fn follow(&self) -> Option<Course> {
-        let Self { stop_copy, throughput, budget, .. } = *self;
+        let Self { stop_copy, throughput, .. } = *self;
         if throughput <= 0.0 {
             return None;
         }
-        let fits = throughput * budget;
+        let fits = self.fits();
         let (mut left, mut age, mut drain) = (self.left, self.age, self.drain.max(throughput));
         let mut until_stop = 0.0;
         for _ in 0..PASSES {
@@ -105,7 +110,7 @@ mod tests {
             stop_copy: 0.0,
             throughput: GIB,
             drain: 0.0,
-            curve: Fit::constant(dirty_rate, 0.0),
+            curve: Fit::wide(dirty_rate, f64::INFINITY),
             age: 0.0,
             budget: 0.3,
             total: 4.0 * GIB,
@@ -148,8 +153,8 @@ mod tests {
 
     #[test]
     fn a_working_set_that_fits_is_no_hindrance_however_fast_it_is_written() {
-        let saturated = |working_set: f64| Standing {
-            curve: Fit { working_set, time_constant: 0.001, linear: 0.0, spread: 0.0, passes: 5 },
+        let saturated = |hot: f64| Standing {
+            curve: Fit { hot, hot_time: 0.001, ..Fit::wide(0.0, f64::INFINITY) },
             // What is left is sent to the end, or there is no room for the working set.
             budget: 0.3,
             ..standing(0.0)

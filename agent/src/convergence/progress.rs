@@ -72,6 +72,11 @@ impl Progress {
         self.initial_least.is_some_and(|least| left > least)
     }
 
+    /// Least that was left right after a sync, in bytes, to within the margin.
+    pub(super) fn least_after_sync(&self) -> Option<f64> {
+        self.least_after_sync
+    }
+
     /// Since the best was reached, in seconds, if two syncs at least have failed to better it.
     pub(super) fn stuck_for(&self, now_ns: u64) -> Option<f64> {
         let since = since(self.best_ns?, now_ns);

@@ -22,7 +22,7 @@ pub enum Reason {
     DirtyRateAboveThroughput,
     /// The destination takes data in more slowly than it comes.
     DestinationSlow,
-    /// Nothing moves, or passes do not become smaller.
+    /// Nothing moves, or passes do not become smaller, or not small enough ever to fit.
     NoProgress,
     /// Records were lost or a probe is missing: there may be more than is seen.
     AgentBlind,
@@ -116,12 +116,19 @@ impl Reason {
                     .map_or_else(|| "an unknown part".to_owned(), |share| format!("{:.0} %", share * 100.0)),
                 bytes(evidence.destination_backlog_bytes.map(|backlog| backlog as f64)),
             ),
-            Self::NoProgress => format!(
-                "nothing has moved for {}; since {} no pass has left less than the one before ({} are left)",
-                time(evidence.still_ns),
-                time(evidence.stuck_ns),
-                bytes(evidence.remaining_bytes.map(|left| left as f64)),
-            ),
+            Self::NoProgress => {
+                let passes = if evidence.no_end_in_sight {
+                    "at this rate passes never come to leave what fits into the downtime".to_owned()
+                } else {
+                    let stuck = time(evidence.stuck_ns);
+                    format!("since {stuck} no pass has left less than the one before")
+                };
+                format!(
+                    "nothing has moved for {}; {passes} ({} are left)",
+                    time(evidence.still_ns),
+                    bytes(evidence.remaining_bytes.map(|left| left as f64)),
+                )
+            }
             Self::AgentBlind => "records were lost or a probe is missing, so there may be more dirty pages and bytes than these"
                 .to_owned(),
         }

@@ -40,7 +40,19 @@ pub struct Outlook {
     round: Round,
     memory_dirty: Option<Rate>,
     all_dirty_bytes: u64,
+    loading: Loading,
     assessment: Option<Assessment>,
+}
+
+/// How long a destination was busy lately, from how long it was since its session began: a share of the whole session would need
+/// minutes to show that a destination became slow, and as long to forget it. Its account is cut into pieces, and what is looked
+/// at is the present one with the whole one before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Loading {
+    /// Where the piece before began: time busy, of how much time. In nanoseconds.
+    before: (u64, u64),
+    /// Where the present one began.
+    present: (u64, u64),
 }
 
 /// Queries that go once over memory: each begins where one before ended.
@@ -62,8 +74,27 @@ pub struct Surroundings {
     pub downtime_budget_ns: u64,
     /// How long the source's changes of state took in an earlier migration of a like device.
     pub transitions_ns: Option<u64>,
-    /// The destination, where it is known and seen.
+    /// The destination, where it is known and seen; how long it was busy is since its session began.
     pub destination: Option<DestinationFacts>,
+}
+
+impl Loading {
+    /// Length of a piece, in nanoseconds: some readings, and about what the throughput is taken over.
+    const PIECE_NS: u64 = 2_000_000_000;
+
+    /// `told` since the session's beginning, as it was lately.
+    fn lately(&mut self, told: DestinationFacts) -> DestinationFacts {
+        let now = (told.busy_ns, told.window_ns);
+        if now.0 < self.present.0 || now.1 < self.present.1 {
+            // Another session.
+            *self = Self::default();
+        }
+        if now.1 - self.present.1 >= Self::PIECE_NS {
+            (self.before, self.present) = (self.present, now);
+        }
+        let Self { before, .. } = *self;
+        DestinationFacts { busy_ns: now.0 - before.0, window_ns: now.1 - before.1, ..told }
+    }
 }
 
 impl Round {
@@ -122,7 +153,7 @@ impl Outlook {
             tracking: self.tracking,
             device_error: session.state() == State::Error,
             blind: session.is_blind(),
-            destination: around.destination,
+            destination: around.destination.map(|told| self.loading.lately(told)),
             transitions_ns: around.transitions_ns,
             downtime_budget_ns: around.downtime_budget_ns,
             reinits: 0,
@@ -289,5 +320,52 @@ impl From<&Assessment> for OutlookReport {
                 })
                 .into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The share that a destination was busy lately, told ten times a second, each time with what it was busy since.
+    fn shares(busy: impl IntoIterator<Item = u64>) -> Vec<f64> {
+        let mut loading = Loading::default();
+        let mut told = DestinationFacts::default();
+        let mut shares = Vec::new();
+        for percent in busy {
+            told.busy_ns += percent * 1_000_000;
+            told.window_ns += 100_000_000;
+            let DestinationFacts { busy_ns, window_ns, .. } = loading.lately(told);
+            assert!(window_ns <= 2 * Loading::PIECE_NS);
+            shares.push(busy_ns as f64 / window_ns as f64);
+        }
+        shares
+    }
+
+    #[test]
+    fn a_destination_that_becomes_busy_is_seen_to_be_within_two_pieces() {
+        let shares = shares([vec![0; 600], vec![95; 45], vec![0; 45]].concat());
+        assert_eq!(shares[599], 0.0);
+        assert!((shares[644] - 0.95).abs() < 1e-9, "{}", shares[644]);
+        assert!(shares[689] < 1e-9, "and forgotten as soon: {}", shares[689]);
+    }
+
+    #[test]
+    fn before_the_first_piece_is_whole_it_is_all_that_there_is() {
+        let shares = shares(vec![50; 30]);
+        assert!(shares.iter().all(|share| (share - 0.5).abs() < 1e-9), "{shares:?}");
+    }
+
+    #[test]
+    fn another_session_begins_a_new_account() {
+        let mut loading = Loading::default();
+        let told = |busy_s: u64, window_s: u64| DestinationFacts {
+            busy_ns: busy_s * 1_000_000_000,
+            window_ns: window_s * 1_000_000_000,
+            ..DestinationFacts::default()
+        };
+        loading.lately(told(50, 60));
+        let lately = loading.lately(told(0, 1));
+        assert_eq!((lately.busy_ns, lately.window_ns), (0, 1_000_000_000));
     }
 }

@@ -27,7 +27,7 @@ use clap::{Parser, ValueEnum as _};
 use replay::Replayed;
 use report::Results;
 use score::Score;
-use simulate::{Family, Split};
+use simulate::{Family, Knows, Split, error_at};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -43,6 +43,10 @@ struct Cli {
     /// Which half of them
     #[arg(long, value_enum, default_value = "held-out")]
     split: Split,
+    /// Also say what one who knows the simulation would be wrong by, from so many other futures of each migration (16 take some
+    /// ten minutes)
+    #[arg(long, value_name = "FUTURES", default_value_t = 0)]
+    oracle: u64,
     /// A recorded migration; with any, nothing is simulated
     #[arg(long, value_name = "FILE")]
     trace: Vec<PathBuf>,
@@ -64,7 +68,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     let families = if cli.trace.is_empty() {
-        simulated(cli.split, cli.per_family)
+        simulated(cli.split, cli.per_family, cli.oracle)
     } else {
         vec![("recorded", recorded(&cli.trace)?)]
     };
@@ -85,7 +89,7 @@ fn recorded(paths: &[PathBuf]) -> Result<Vec<Replayed>> {
 }
 
 /// All families, a thread for each CPU.
-fn simulated(split: Split, per_family: u64) -> Vec<(&'static str, Vec<Replayed>)> {
+fn simulated(split: Split, per_family: u64, futures: u64) -> Vec<(&'static str, Vec<Replayed>)> {
     let families = Family::value_variants();
     // Those that never end take longest, and come first.
     let work = families.iter().rev().flat_map(|family| (0..per_family).map(|at| (*family, at)));
@@ -96,7 +100,12 @@ fn simulated(split: Split, per_family: u64) -> Vec<(&'static str, Vec<Replayed>)
             let taken = work.lock().expect("no thread panics with it").next();
             let Some((family, number)) = taken else { return };
             let (trace, left_out) = simulate::migration(family, split, number, per_family);
-            let replayed = replay::replay(&trace);
+            let mut replayed = replay::replay(&trace);
+            if futures > 0 && family.converges() {
+                let seed = number + left_out * per_family;
+                replayed.oracle_errors =
+                    Knows::ALL.map(|knows| error_at(family, split, seed, 0.5, futures, knows));
+            }
             let mut done = done.lock().expect("no thread panics with it");
             done.push((family, number, left_out, replayed));
         }

@@ -47,6 +47,8 @@ impl Predictor {
 pub(crate) struct Replayed {
     /// Error of the whole time, for each of [`MOMENTS`] and each predictor.
     pub(crate) total_errors: [[Option<f64>; 4]; 3],
+    /// Error of the whole time at half-way of one who knows the simulation, in the order of [`Knows::ALL`](crate::simulate::Knows).
+    pub(crate) oracle_errors: [Option<f64>; 2],
     /// Error of the time that was left then.
     pub(crate) remaining_errors: [[Option<f64>; 4]; 3],
     /// Whether the truth lay in the band, where there was one.

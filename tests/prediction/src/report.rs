@@ -3,6 +3,7 @@
 
 use crate::replay::{MOMENTS, Predictor};
 use crate::score::{Numbers, Score};
+use crate::simulate::Knows;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -42,6 +43,10 @@ impl Results {
                 results.compare(&score.name, &name, |who| score.total(at, who));
                 let name = format!("remaining_time_at_{:.0}_percent", share * 100.0);
                 results.compare(&score.name, &name, |who| score.remaining(at, who));
+            }
+            for (who, oracle) in Knows::ALL.into_iter().enumerate() {
+                let name = format!("total_time_at_50_percent/{}", oracle.label());
+                results.add(&score.name, &name, "%", 100.0, &score.oracle(who), None);
             }
             results.compare(&score.name, "downtime", |who| score.downtime(who));
             results.add(&score.name, "band_coverage", "%", 100.0, &score.coverage_of_all(), None);
@@ -150,8 +155,58 @@ pub(crate) fn table(scores: &[Score]) -> String {
         &|score, who| score.downtime_ms(who),
         1.0,
     );
+    ratios(&mut text, scores);
+    bounds(&mut text, scores);
     verdicts(&mut text, scores);
     text
+}
+
+/// How many times as wrong as migscope the others are about the downtime.
+fn ratios(text: &mut String, scores: &[Score]) {
+    let _ = write!(text, "{:52}", "downtime, error of others over migscope's");
+    for predictor in Predictor::ALL.into_iter().skip(1) {
+        let _ = write!(text, " {:>14}", predictor.name());
+    }
+    text.push('\n');
+    let (mut lower, mut families) = (0, 0);
+    for score in scores {
+        let ratios: Vec<_> =
+            (1..Predictor::ALL.len()).filter_map(|who| score.downtime_ratio(who)).collect();
+        if ratios.is_empty() {
+            continue;
+        }
+        families += 1;
+        lower += u32::from(ratios.iter().all(|ratio| *ratio > 1.0));
+        let _ = write!(text, "  {:50}", score.name);
+        for ratio in ratios {
+            let _ = write!(text, " {ratio:>14.2}");
+        }
+        text.push('\n');
+    }
+    let _ = writeln!(text, "  migscope's is below every other's in {lower} of {families} rows\n");
+}
+
+/// What those who know the simulation would be wrong by, and how much more migscope is.
+fn bounds(text: &mut String, scores: &[Score]) {
+    if scores.iter().all(|score| score.oracle(0).count() == 0) {
+        return;
+    }
+    let _ = write!(text, "{:46} {:>5}", "total time at 50 %, what can be known", "n");
+    for title in Knows::ALL.map(Knows::name).into_iter().chain(["migscope", "above told"]) {
+        let _ = write!(text, " {title:>14}");
+    }
+    text.push('\n');
+    for score in scores.iter().filter(|score| score.oracle(0).count() > 0) {
+        let (told, ours) = (score.oracle(0), score.total(1, 0));
+        let _ = write!(text, "  {:44} {:>5}", score.name, told.count());
+        let above = ours.mean().zip(told.mean()).map(|(ours, told)| (ours - told) * 100.0);
+        let above = above.map_or_else(|| "-".to_owned(), |above| format!("{above:.1}"));
+        for cell in [cell(&told, 100.0), cell(&score.oracle(1), 100.0), cell(&ours, 100.0), above] {
+            let _ = write!(text, " {cell:>14}");
+        }
+        text.push('\n');
+    }
+    text.push('\n');
 }
 
 fn verdicts(text: &mut String, scores: &[Score]) {

@@ -70,6 +70,11 @@ impl<'a> Score<'a> {
         Numbers::of(self.ended().map(|one| one.total_errors[at][who]))
     }
 
+    /// Errors of the whole time at half-way, by oracle `who`.
+    pub(crate) fn oracle(&self, who: usize) -> Numbers {
+        Numbers::of(self.ended().map(|one| one.oracle_errors[who]))
+    }
+
     /// Errors of the time that was left then.
     pub(crate) fn remaining(&self, at: usize, who: usize) -> Numbers {
         Numbers::of(self.ended().map(|one| one.remaining_errors[at][who]))
@@ -83,6 +88,16 @@ impl<'a> Score<'a> {
     /// Errors of the downtime, in milliseconds.
     pub(crate) fn downtime_ms(&self, who: usize) -> Numbers {
         Numbers::of(self.ended().map(|one| one.downtime_off_ms[who]))
+    }
+
+    /// How many times as large predictor `who`'s mean error of the downtime is as migscope's, of those that both predicted.
+    pub(crate) fn downtime_ratio(&self, who: usize) -> Option<f64> {
+        let both = |one: &Replayed| one.downtime_errors[0].zip(one.downtime_errors[who]);
+        let (ours, theirs) = self
+            .ended()
+            .filter_map(both)
+            .fold((0.0, 0.0), |(ours, theirs), (our, their)| (ours + our, theirs + their));
+        (ours > 0.0).then(|| theirs / ours)
     }
 
     /// Share of the bands at moment `at` that hold the truth.
@@ -147,6 +162,19 @@ mod tests {
         );
         assert_eq!((numbers.count(), numbers.answered()), (3, Some(0.75)));
         assert_eq!(Numbers::default().mean(), None);
+    }
+
+    #[test]
+    fn a_ratio_is_of_those_that_both_predicted() {
+        let of = |ours, theirs| Replayed {
+            converged: true,
+            downtime_errors: [ours, theirs, None, None],
+            ..Replayed::default()
+        };
+        let all = [of(Some(0.1), Some(0.3)), of(Some(0.1), Some(0.1)), of(Some(7.0), None)];
+        let score = Score::new("all", &all);
+        assert!((score.downtime_ratio(1).unwrap() - 2.0).abs() < 1e-9);
+        assert_eq!(score.downtime_ratio(2), None);
     }
 
     #[test]

@@ -16,10 +16,12 @@ mod device;
 mod family;
 mod link;
 mod load;
+mod oracle;
 mod pages;
 mod vmm;
 
 pub(crate) use family::{Family, Split};
+pub(crate) use oracle::{Knows, error_at};
 
 use crate::trace::Trace;
 

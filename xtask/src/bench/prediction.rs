@@ -19,6 +19,10 @@ pub(crate) struct Arguments {
     /// Which half of them: `train`, which constants were chosen by, or `held-out`
     #[arg(long, value_name = "HALF", default_value = "held-out")]
     split: String,
+    /// Also say what one who knows the simulation would be wrong by, from so many other futures of each migration (16 take some
+    /// ten minutes)
+    #[arg(long, value_name = "FUTURES", default_value_t = 0)]
+    oracle: u64,
     /// A recorded migration (may be given more than once); then nothing is simulated
     #[arg(long, value_name = "FILE")]
     trace: Vec<PathBuf>,
@@ -39,9 +43,12 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
 }
 
 fn argv(arguments: &Arguments) -> Vec<OsString> {
-    let Arguments { per_family, split, trace, json } = arguments;
-    let mut argv =
-        vec![format!("--per-family={per_family}").into(), format!("--split={split}").into()];
+    let Arguments { per_family, split, oracle, trace, json } = arguments;
+    let mut argv = vec![
+        format!("--per-family={per_family}").into(),
+        format!("--split={split}").into(),
+        format!("--oracle={oracle}").into(),
+    ];
     for file in trace {
         argv.extend(["--trace".into(), file.into()]);
     }
@@ -58,10 +65,14 @@ mod tests {
         let arguments = Arguments {
             per_family: 3,
             split: "train".to_owned(),
+            oracle: 5,
             trace: vec!["a b".into()],
             json: true,
         };
         let argv = argv(&arguments);
-        assert_eq!(argv, ["--per-family=3", "--split=train", "--trace", "a b", "--json"]);
+        assert_eq!(
+            argv,
+            ["--per-family=3", "--split=train", "--oracle=5", "--trace", "a b", "--json"]
+        );
     }
 }

@@ -22,9 +22,6 @@ const fn case(
 
 const LINK: f64 = GIB as f64;
 
-/// What a gibibyte a second carries in 300 ms.
-const FITS: u64 = GIB * 3 / 10;
-
 const CASES: &[Case] = &[
     case("the device is in error", Reason::DeviceError, true, |source| {
         source.facts.device_error = true;
@@ -63,6 +60,18 @@ const CASES: &[Case] = &[
         source.stop_copy = Some(FITS * 115 / 100);
         source.facts.downtime_budget_ns = 400_000_000;
         source.run(8, 0.0)
+    }),
+    case("it would not fit while the link dips", Reason::StopCopyAboveBudget, false, |source| {
+        source.stop_copy = Some(FITS * 9 / 10);
+        source.run(4, 0.0);
+        source.link /= 3;
+        (0..5).for_each(|_| drop(source.step(0.0)));
+        source.assess()
+    }),
+    case("it would not fit by the first readings", Reason::StopCopyAboveBudget, false, |source| {
+        source.stop_copy = Some(FITS * 9 / 10);
+        source.link /= 2;
+        source.run(1, 0.0)
     }),
     case("initial data stays", Reason::InitialBytesNotDrained, true, |source| {
         source.initial = Some(MIB);

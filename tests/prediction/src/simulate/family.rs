@@ -72,6 +72,15 @@ impl Draw {
         self.rng.f64() < share
     }
 
+    /// Some phases, and one that lasts.
+    fn phases(&mut self) -> Vec<(f64, f64)> {
+        let count = 2 + self.rng.usize(0..4);
+        let mut phases: Vec<_> =
+            (0..count).map(|_| (self.size(3.0, 12.0), self.share(0.05, 1.2))).collect();
+        phases.push((0.0, self.share(0.05, 0.6)));
+        phases
+    }
+
     fn held_out(&self) -> bool {
         self.split == Split::HeldOut
     }
@@ -97,8 +106,19 @@ impl Family {
 
     /// Migration number `seed` of the family.
     pub(crate) fn simulate(self, split: Split, seed: u64) -> Trace {
-        let stream = (self as u64) << 40 | u64::from(split == Split::HeldOut) << 39 | seed;
-        let mut draw = Draw { rng: Rng::with_seed(stream), split };
+        let (scenario, facts) = self.scenario(split, seed);
+        let (readings, outcome) = vmm::run(&scenario, self.stream(split, seed));
+        Trace::new(format!("{}-{seed}", self.name()), facts, outcome, readings)
+    }
+
+    /// The seed of everything that is drawn for it.
+    pub(super) fn stream(self, split: Split, seed: u64) -> u64 {
+        (self as u64) << 40 | u64::from(split == Split::HeldOut) << 39 | seed
+    }
+
+    /// What was drawn for it before it begins, and what is known of that beside the readings.
+    pub(super) fn scenario(self, split: Split, seed: u64) -> (Scenario, Facts) {
+        let mut draw = Draw { rng: Rng::with_seed(self.stream(split, seed)), split };
         let mut scenario = scenario(&mut draw);
         let mut facts = Facts { tracking: Tracking::PerPage, ..Facts::default() };
         self.load(&mut draw, &mut scenario, &mut facts);
@@ -111,8 +131,18 @@ impl Family {
             });
         }
         facts.downtime_budget_ns = whole(scenario.budget_s * 1e9);
-        let (readings, outcome) = vmm::run(&scenario, stream);
-        Trace::new(format!("{}-{seed}", self.name()), facts, outcome, readings)
+        (scenario, facts)
+    }
+
+    /// The load of another migration that comes to an end, of any family, with all else as in `scenario`.
+    pub(super) fn any_load(split: Split, seed: u64, scenario: &Scenario) -> Vec<Writer> {
+        let mut draw = Draw { rng: Rng::with_seed(seed), split };
+        let mut families = Self::value_variants().to_vec();
+        families.retain(|family| family.converges());
+        let family = draw.rng.choice(families).expect("most families converge");
+        let mut other = scenario.clone();
+        family.load(&mut draw, &mut other, &mut Facts::default());
+        other.writers
     }
 
     fn load(self, draw: &mut Draw, scenario: &mut Scenario, facts: &mut Facts) {
@@ -150,11 +180,7 @@ impl Family {
             }
             Self::Phased => {
                 let pages = part(draw, 0.3, 1.0);
-                let count = 2 + draw.rng.usize(0..4);
-                let mut phases: Vec<_> =
-                    (0..count).map(|_| (draw.size(3.0, 12.0), draw.share(0.05, 1.2))).collect();
-                phases.push((0.0, draw.share(0.05, 0.6)));
-                vec![writer(pages, rate(1.0), Rhythm::Phases(phases))]
+                vec![writer(pages, rate(1.0), Rhythm::Phases(draw.phases()))]
             }
             Self::WriteHotSet => {
                 // Up to four fifths of what fits into the downtime, written many times a second.
@@ -181,6 +207,39 @@ impl Family {
             Self::NeverConverging => never(draw, scenario, facts),
         };
         scenario.writers = writers;
+    }
+}
+
+/// The phases that were seen until `at_s`, the last one without its end, and others after them: drawn until they agree with
+/// what was seen, the factor of the present phase to within [`AGREES`].
+pub(super) fn other_phases(
+    split: Split,
+    seed: u64,
+    phases: &[(f64, f64)],
+    at_s: f64,
+) -> Vec<(f64, f64)> {
+    /// Narrow beside the range that factors are drawn from, and wide enough to be met in some dozen draws.
+    const AGREES: f64 = 0.03;
+    let mut draw = Draw { rng: Rng::with_seed(seed), split };
+    let mut began_s = 0.0;
+    let ended = phases.iter().take_while(|(seconds, _)| {
+        let ended = began_s + seconds <= at_s;
+        began_s += if ended { *seconds } else { 0.0 };
+        ended
+    });
+    let present = ended.count().min(phases.len() - 1);
+    loop {
+        let mut other = draw.phases();
+        let last = other.len() - 1;
+        let agrees = other.get(present).is_some_and(|(seconds, factor)| {
+            (present == last || began_s + seconds > at_s)
+                && (factor - phases[present].1).abs() < AGREES
+        });
+        if agrees {
+            other[..present].copy_from_slice(&phases[..present]);
+            other[present].1 = phases[present].1;
+            return other;
+        }
     }
 }
 

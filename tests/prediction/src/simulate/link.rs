@@ -14,7 +14,7 @@ pub(crate) struct Link {
     pub(crate) dips_per_s: f64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Running {
     link: Link,
     deviation: f64,

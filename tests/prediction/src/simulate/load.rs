@@ -40,9 +40,9 @@ pub(crate) struct Writer {
 }
 
 /// A writer at work.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Running {
-    writer: Writer,
+    pub(super) writer: Writer,
     cursor: usize,
     due: f64,
     on: bool,
@@ -69,6 +69,14 @@ impl Running {
             for log in &mut *logs {
                 log.insert(self.writer.first_page + offset);
             }
+        }
+    }
+
+    /// Draws anew what was drawn already and lies ahead: a time with an exponential distribution has no memory.
+    pub(super) fn forget(&mut self, now_s: f64, rng: &mut Rng) {
+        if let Rhythm::Bursts { mean_on_s, mean_off_s, .. } = &self.writer.rhythm {
+            let mean = if self.on { mean_on_s } else { mean_off_s };
+            self.switch_at_s = now_s - mean * (1.0 - rng.f64()).ln();
         }
     }
 

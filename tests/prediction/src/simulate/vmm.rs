@@ -40,6 +40,13 @@ pub(crate) enum Told {
     Every(f64),
 }
 
+impl Told {
+    /// Whether there is more than what syncs find.
+    pub(crate) fn between_syncs(self) -> bool {
+        matches!(self, Self::Every(_))
+    }
+}
+
 /// A migration before it begins.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
@@ -59,7 +66,9 @@ pub(crate) struct Scenario {
     pub(crate) limit_s: f64,
 }
 
-struct Vmm<'a> {
+/// A migration under way.
+#[derive(Clone)]
+pub(super) struct Vmm<'a> {
     scenario: &'a Scenario,
     rng: Rng,
     link: link::Running,
@@ -79,6 +88,7 @@ struct Vmm<'a> {
     now_s: f64,
     dirtied: u64,
     last_sync: Option<u64>,
+    synced_s: f64,
     syncs: u64,
     next_round_s: f64,
     next_report_s: f64,
@@ -88,23 +98,11 @@ struct Vmm<'a> {
 
 /// Runs it. Gives what an observer would have read, and how it ended.
 pub(crate) fn run(scenario: &Scenario, seed: u64) -> (Vec<Reading>, Outcome) {
-    let mut vmm = Vmm::new(scenario, Rng::with_seed(seed));
-    let stopped_s = vmm.pre_copy();
-    let Some(stopped_s) = stopped_s else {
-        return (vmm.readings, Outcome { converged: false, total_ns: None, downtime_ns: None });
-    };
-    vmm.stop();
-    let ns = |seconds: f64| Some(whole(seconds * 1e9));
-    let outcome = Outcome {
-        converged: true,
-        total_ns: ns(vmm.now_s),
-        downtime_ns: ns(vmm.now_s - stopped_s),
-    };
-    (vmm.readings, outcome)
+    Vmm::new(scenario, Rng::with_seed(seed)).finish()
 }
 
 impl<'a> Vmm<'a> {
-    fn new(scenario: &'a Scenario, mut rng: Rng) -> Self {
+    pub(super) fn new(scenario: &'a Scenario, mut rng: Rng) -> Self {
         const STRETCH: usize = 512;
         let mut zero = Pages::none(scenario.pages);
         for stretch in 0..scenario.pages / STRETCH {
@@ -134,6 +132,7 @@ impl<'a> Vmm<'a> {
             now_s: 0.0,
             dirtied: 0,
             last_sync: None,
+            synced_s: 0.0,
             syncs: 0,
             next_round_s: 0.0,
             next_report_s: 0.0,
@@ -143,9 +142,27 @@ impl<'a> Vmm<'a> {
         }
     }
 
-    /// Until the device stops; gives the moment, unless the limit comes first.
-    fn pre_copy(&mut self) -> Option<f64> {
-        while self.now_s < self.scenario.limit_s {
+    /// To the end.
+    pub(super) fn finish(mut self) -> (Vec<Reading>, Outcome) {
+        let Some(stopped_s) = self.pre_copy(self.scenario.limit_s) else {
+            return (
+                self.readings,
+                Outcome { converged: false, total_ns: None, downtime_ns: None },
+            );
+        };
+        self.stop();
+        let ns = |seconds: f64| Some(whole(seconds * 1e9));
+        let outcome = Outcome {
+            converged: true,
+            total_ns: ns(self.now_s),
+            downtime_ns: ns(self.now_s - stopped_s),
+        };
+        (self.readings, outcome)
+    }
+
+    /// Until the device stops; gives the moment, unless `until_s` comes first.
+    pub(super) fn pre_copy(&mut self, until_s: f64) -> Option<f64> {
+        while self.now_s < until_s {
             self.read(Phase::PreCopy);
             self.write();
             self.reported();
@@ -156,6 +173,49 @@ impl<'a> Vmm<'a> {
             }
         }
         None
+    }
+
+    /// Until it has looked `syncs` times; gives whether it has, and goes on.
+    pub(super) fn look(&mut self, syncs: u64) -> bool {
+        while self.syncs < syncs && self.now_s < self.scenario.limit_s {
+            if self.pre_copy(self.now_s + STEP_S).is_some() {
+                return false;
+            }
+        }
+        self.syncs == syncs
+    }
+
+    /// What the last look found, in bytes, and when that was.
+    pub(super) fn last_look(&self) -> Option<(u64, f64)> {
+        Some((self.last_sync?, self.synced_s))
+    }
+
+    /// How often it has looked.
+    pub(super) fn looks_so_far(&self) -> u64 {
+        self.syncs
+    }
+
+    /// What it has yet to send of what it knows of, in bytes.
+    pub(super) fn left(&self) -> f64 {
+        self.to_send.bytes() as f64 + self.device_left
+    }
+
+    /// Another future of the same migration: what is drawn from now on is drawn from `rng`.
+    pub(super) fn diverge(&mut self, mut rng: Rng) {
+        for writer in &mut self.writers {
+            writer.forget(self.now_s, &mut rng);
+        }
+        self.rng = rng;
+    }
+
+    /// The writers, whose future may be changed.
+    pub(super) fn writers(&mut self) -> &mut [load::Running] {
+        &mut self.writers
+    }
+
+    /// Seconds since its beginning.
+    pub(super) fn now_s(&self) -> f64 {
+        self.now_s
     }
 
     fn write(&mut self) {
@@ -235,6 +295,7 @@ impl<'a> Vmm<'a> {
         let found = self.log.bytes();
         self.syncs += 1;
         self.last_sync = Some(found);
+        self.synced_s = self.now_s;
         if self.report.is_none() {
             self.dirtied += found;
         }

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The time that is left: the courses for more and less dirt, and what is said of them.
+//!
+//! ```text
+//!   dirt −1.5σ ──▶ 12 s ┐
+//!         ⋮             ├─▶ the middle of those that end, early ones counting more: expected
+//!   dirt +1.5σ ──▶ never┘
+//! ```
+//!
+//! The number that is expected is the one with the least expected *relative* error of the whole time: the median of the courses,
+//! each weighted with one over its whole time (Gneiting, "Making and evaluating point forecasts", JASA 2011: the (−1)-median).
+//! The band takes the outermost with a better and a worse link.
+
+use super::assessment::{Downtime, Remaining};
+use super::forecast::Standing;
+use super::rate::{nanoseconds, seconds};
+
+/// Shares to which the dirty rate must fall where no course comes to an end: the first with which one does.
+const LULLS: [f64; 3] = [0.5, 0.3, 0.15];
+/// Standard deviations at which the courses are followed: the middles of seven parts of a normal distribution that are as
+/// likely.
+const QUANTILES: [f64; 7] = [-1.465, -0.792, -0.366, 0.0, 0.366, 0.792, 1.465];
+/// Standard deviations of the band, for eight of ten to lie within: fewer than the 1.28 of a normal distribution, since
+/// the link's error is added to that of the dirty rate at its worst.
+const BAND: f64 = 1.1;
+
+/// What the courses start from, and how well that is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outset {
+    pub(super) standing: Standing,
+    /// Whether anybody has told how much is dirtied.
+    pub(super) dirty_known: bool,
+    /// Standard deviation of the logarithm of the dirty rate.
+    pub(super) dirty_error: f64,
+    /// How far off the throughput may lie, as a share.
+    pub(super) throughput_error: f64,
+}
+
+impl Outset {
+    fn follow(&self, faster: f64, quantile: f64) -> Option<f64> {
+        let dirtier = (self.dirty_error * quantile).exp();
+        self.standing.with(faster, dirtier).follow().map(|course| course.until_stop)
+    }
+
+    /// Whether it comes to no end even with a better link and less dirt than expected, by a standard deviation each.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.follow(1.0 + self.throughput_error, -1.0).is_none()
+    }
+
+    /// What is left after `gone` seconds; `None` where nothing sees an end.
+    pub(super) fn remaining(&self, downtime: Downtime, gone: f64) -> Option<Remaining> {
+        let mut times = QUANTILES.map(|at| self.follow(1.0, at));
+        times.sort_by(|a, b| a.unwrap_or(f64::INFINITY).total_cmp(&b.unwrap_or(f64::INFINITY)));
+        let weight = |time: f64| 1.0 / (gone + time + seconds(downtime.expected_ns)).max(1e-3);
+        let half = times.iter().flatten().map(|time| weight(*time)).sum::<f64>() / 2.0;
+        let mut sum = 0.0;
+        let expected = times.into_iter().flatten().find(|time| {
+            sum += weight(*time);
+            sum >= half
+        });
+        let lull = |share: &f64| Some(self.standing.with(1.0, *share).follow()?.until_stop);
+        let expected = expected.or_else(|| LULLS.iter().find_map(lull))?;
+        let until = |time: f64, downtime_ns: u64| nanoseconds(time).saturating_add(downtime_ns);
+        let expected_ns = until(expected, downtime.expected_ns);
+        let error = self.throughput_error;
+        // If nobody has told, it may be that nothing is dirtied at all.
+        let cleanest = if self.dirty_known { -BAND } else { f64::NEG_INFINITY };
+        let low = self.follow(1.0 + error, cleanest).unwrap_or(0.0);
+        let high = self.follow(1.0 - error, BAND);
+        Some(Remaining {
+            expected_ns,
+            low_ns: until(low, downtime.low_ns).min(expected_ns),
+            high_ns: high.map(|time| until(time, downtime.high_ns).max(expected_ns)),
+            dirty_rate_known: self.dirty_known,
+        })
+    }
+}
