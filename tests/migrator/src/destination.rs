@@ -18,7 +18,7 @@ use crate::PAGE_BYTES;
 use crate::account::{self, Account, Memory, Role};
 use crate::clock;
 use crate::device::Migratable;
-use crate::phase::{MigrationError, Phase, PhaseError};
+use crate::phase::{MigrationError, Phase, PhaseError, UnderWay};
 use crate::region::Region;
 use crate::stream::{Frame, Hello, Pages, Running, Stream};
 use crate::verify::{self, Expected, Verification};
@@ -94,12 +94,9 @@ impl<'a, M: Migratable> Destination<'a, M> {
         phase: Phase,
         run: impl FnOnce(&mut Self) -> Result<(), PhaseError>,
     ) -> Result<(), MigrationError> {
-        let at_monotonic_ns = clock::monotonic_ns();
-        tracing::info!(device = %self.device.name(), phase = phase.name(), "destination: begins");
+        let under_way = UnderWay::begin(phase, "destination", &self.device.name());
         let result = run(self);
-        let duration_ns = clock::monotonic_ns().saturating_sub(at_monotonic_ns);
-        let name = phase.name().to_owned();
-        self.phases.push(account::Phase { name, at_monotonic_ns, duration_ns });
+        self.phases.push(under_way.end());
         result.map_err(|source| {
             let aftermath = self.undo(&source);
             MigrationError { phase, aftermath, source }

@@ -5,6 +5,8 @@ use std::io;
 
 use workload::WorkerError;
 
+use crate::account;
+use crate::clock;
 use crate::memory::MemoryError;
 use crate::region::RegionError;
 use crate::stream::{Frame, StreamError};
@@ -49,6 +51,29 @@ impl Phase {
             Self::GiveUp => "give_up",
             Self::Verify => "verify",
         }
+    }
+}
+
+/// A phase that runs: told in the log when it begins, and timed.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    phase: Phase,
+    at_monotonic_ns: u64,
+}
+
+impl UnderWay {
+    /// `phase` of the `end` of the migration that `device` is begins.
+    pub(crate) fn begin(phase: Phase, end: &str, device: &str) -> Self {
+        let at_monotonic_ns = clock::monotonic_ns();
+        tracing::info!(device, phase = phase.name(), "{end}: begins");
+        Self { phase, at_monotonic_ns }
+    }
+
+    /// It has ended, well or not: what the account says of it.
+    pub(crate) fn end(self) -> account::Phase {
+        let Self { phase, at_monotonic_ns } = self;
+        let duration_ns = clock::monotonic_ns().saturating_sub(at_monotonic_ns);
+        account::Phase { name: phase.name().to_owned(), at_monotonic_ns, duration_ns }
     }
 }
 
