@@ -15,7 +15,7 @@ pub mod interval_log;
 pub mod schedule;
 
 use hdrhistogram::Histogram;
-use migscope_abi::latency::{bucket, lower_bound_ns};
+use migscope_abi::latency::{BUCKETS, bucket, lower_bound_ns};
 use std::time::Duration;
 
 /// Bounds for what a driver does in one call: 256 ns to 17.2 s.
@@ -159,8 +159,11 @@ impl Latency {
     }
 }
 
-/// A duration that stands for a bucket of the probes: its middle.
+/// A duration that stands for a bucket of the probes: its middle. A recording may have more buckets than there are here; what is in
+/// those is as long as the last one tells.
 fn middle_ns(index: u32) -> u64 {
+    let last = u32::try_from(BUCKETS - 1).expect("some hundred");
+    let index = index.min(last);
     let (start, end) = (lower_bound_ns(index), lower_bound_ns(index.saturating_add(1)));
     debug_assert_eq!(bucket(start), index);
     start + (end - start) / 2
@@ -178,7 +181,6 @@ fn add(histogram: &mut Histogram<u64>, ns: u64, count: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use migscope_abi::latency::BUCKETS;
     use proptest::prelude::*;
 
     fn buckets_of(durations: &[u64]) -> Vec<u64> {
@@ -214,6 +216,15 @@ mod tests {
         latency.fold(&buckets_of(&[300, 300, 5_000]), 5_600);
         assert_eq!(latency.count(), 3);
         assert_eq!(latency.cumulative(CALL).sum, Duration::from_nanos(5_600));
+    }
+
+    #[test]
+    fn what_is_in_buckets_past_the_last_is_as_long_as_the_last() {
+        let mut latency = Latency::default();
+        let mut buckets = vec![0; 1024];
+        (buckets[BUCKETS - 1], buckets[BUCKETS], buckets[1023]) = (1, 1, 1);
+        latency.fold(&buckets, 0);
+        assert_eq!((latency.count(), latency.histogram.iter_recorded().count()), (3, 1));
     }
 
     #[test]

@@ -78,7 +78,8 @@ fn locate(pieces: &mut Pieces<'_>) {
 
 fn query(pieces: &mut Pieces<'_>) {
     let (start_pfn, page_bytes, total_pfns) = (pieces.u64(), pieces.u64(), pieces.u64());
-    let end = (u128::from(start_pfn) + u128::from(total_pfns)) * u128::from(page_bytes);
+    let end_pfn = u128::from(start_pfn) + u128::from(total_pfns);
+    let end = end_pfn.saturating_mul(page_bytes.into());
     let sound = page_bytes.is_power_of_two()
         && page_bytes >= MIN_PAGE_BYTES
         && total_pfns > 0

@@ -62,7 +62,7 @@ pub fn run(input: &[u8]) {
     assert!(!name.contains([',', ' ', '\r', '\n']), "{name:?}");
 }
 
-/// One reading: odd ones are of one duration each.
+/// One reading: odd ones are of one duration each, and a bit of the others says whether there are more buckets than we know.
 fn take(pieces: &mut Pieces<'_>, folded: &mut Latency, one_by_one: &mut Latency) {
     let kind = pieces.u8();
     if kind % 2 == 1 {
@@ -111,10 +111,10 @@ fn count(log: &[u8], series: &str) -> u64 {
     sum
 }
 
-/// Counts that grow, that go back, that are all there can be.
+/// Counts that grow, that go back, that are all there can be, and those of probes that have more buckets.
 pub fn seeds() -> Vec<Seed> {
-    let reading = |buckets: &[(u16, u64)], sum: u64| {
-        let mut bytes = vec![0, u8::try_from(buckets.len()).expect("few")];
+    let reading_of = |kind: u8, buckets: &[(u16, u64)], sum: u64| {
+        let mut bytes = vec![kind, u8::try_from(buckets.len()).expect("few")];
         for (place, count) in buckets {
             bytes.extend(place.to_le_bytes());
             bytes.extend(count.to_le_bytes());
@@ -122,6 +122,7 @@ pub fn seeds() -> Vec<Seed> {
         bytes.extend(sum.to_le_bytes());
         bytes
     };
+    let reading = |buckets: &[(u16, u64)], sum| reading_of(0, buckets, sum);
     let growing =
         [reading(&[(40, 5), (64, 1)], 9_000), reading(&[(40, 9), (64, 1), (200, 2)], 90_000)];
     let back = [reading(&[(40, 5)], 9_000), reading(&[(40, 2)], 900), reading(&[(40, 7)], 950)];
@@ -135,6 +136,7 @@ pub fn seeds() -> Vec<Seed> {
         Seed::new("growing", growing.concat()),
         Seed::new("going-back", back.concat()),
         Seed::new("most", most.concat()),
+        Seed::new("more-buckets", reading_of(2, &[(271, 5), (272, 5), (768, 5)], 10_000)),
         Seed::new("one-by-one", one.concat()),
     ]
 }

@@ -43,9 +43,12 @@ const MS: u64 = 1_000_000;
 /// When something is wrong.
 pub fn run(input: &[u8]) {
     let played = Played::of(input);
-    played.counts_add_up();
     for format in Format::ALL {
-        exposition::hold(&played.metrics().expose(format).expect("it can be written"));
+        let text = played.metrics().expose(format).expect("it can be written");
+        let samples = exposition::hold(&text);
+        if format == Format::Text {
+            played.counts_add_up(&samples);
+        }
     }
     played.comes_back();
 }
@@ -134,9 +137,7 @@ impl Played {
         self.observer.metrics()
     }
 
-    fn counts_add_up(&self) {
-        let text = self.metrics().encode().expect("it can be written");
-        let samples = exposition::hold(&text);
+    fn counts_add_up(&self, samples: &[(&str, f64)]) {
         let sum = |begin: &str| -> f64 {
             let of = samples.iter().filter(|(series, _)| series.starts_with(begin));
             of.map(|(_, value)| value).sum()
