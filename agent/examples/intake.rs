@@ -106,6 +106,7 @@ fn loads() -> Vec<Load> {
         },
         Load { name: "broken conduct", round: vec![breach(first)], losing: false },
         Load { name: "dirty queries", round: vec![query(first)], losing: false },
+        Load { name: "refused changes", round: vec![refused_change(first)], losing: false },
         Load { name: "changes of state", round: migration(first), losing: false },
     ]
 }
@@ -239,14 +240,24 @@ fn query(device: DeviceKey) -> Vec<u8> {
 }
 
 fn change(device: DeviceKey, from: State, now: State) -> Vec<u8> {
+    state(device, (from, now as u32, now), 0)
+}
+
+/// A write of what is no state, in pre-copy.
+fn refused_change(device: DeviceKey) -> Vec<u8> {
+    state(device, (State::PreCopy, 5, State::PreCopy), -22)
+}
+
+fn state(device: DeviceKey, arc: (State, u32, State), result: i32) -> Vec<u8> {
+    let (from, requested, now) = arc;
     let event = trace::State {
         device: device.0,
         duration_ns: 20_000,
         from: from as u32,
-        requested: now as u32,
+        requested,
         now: now as u32,
         cause: Cause::Write as u32,
-        result: 0,
+        result,
         reserved: 0,
     };
     let sums = DeviceSums { state: now as u64, stay: Stay::NONE, ..DeviceSums::default() };

@@ -42,7 +42,7 @@ use migscope_abi::{
 use serde::{Deserialize, Serialize};
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::RangeInclusive,
     sync::Arc,
     time::Duration,
@@ -264,13 +264,18 @@ impl Observer {
     /// Takes in records, in their order.
     pub fn events(&mut self, events: &[Event]) {
         let mut kinds = [0_u64; Kind::COUNT];
+        // How a device stands is shown once, after all: a third of the time that changes of state took went into that.
+        let mut changed = BTreeSet::new();
         for event in events {
             for (kind, count) in Kind::ALL.into_iter().zip(&mut kinds) {
                 *count += u64::from(kind == event.kind());
             }
             self.feed(|| Input::Event(event.clone()));
             match event {
-                Event::State(change) => self.state_changed(change),
+                Event::State(change) => {
+                    self.state_changed(change);
+                    changed.insert(change.device);
+                }
                 Event::DirtyQuery(query) => {
                     self.metrics.dirty.queried(query);
                     if let Some(session) = self.watched(query.device).tracker.current_mut() {
@@ -287,6 +292,9 @@ impl Observer {
                     self.broken(counts.device, |broken| broken.counted(counts));
                 }
             }
+        }
+        for device in changed {
+            self.show_device(device);
         }
         self.metrics.own.taken(kinds);
     }
@@ -333,7 +341,6 @@ impl Observer {
         if let Some(session) = begun {
             self.session_began(&session);
         }
-        self.show_device(change.device);
     }
 
     fn show_device(&mut self, key: DeviceKey) {
