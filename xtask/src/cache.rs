@@ -86,22 +86,16 @@ impl Cache {
         make: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let entry = self.entry(name, key);
-        if entry.is_dir() {
-            return Ok(entry);
-        }
-        let _lock = self.lock(&entry)?;
-        if entry.is_dir() {
-            return Ok(entry);
-        }
-        self.sweep(name, &entry)?;
-        // Whoever made this folder is gone: we hold its lock.
-        let partial = with_suffix(&entry, ".partial");
-        remove_tree(&partial)?;
-        fs::create_dir(&partial)
-            .with_context(|| format!("failed to make {}", partial.display()))?;
-        make(&partial)?;
-        fs::rename(&partial, &entry)
-            .with_context(|| format!("failed to put {} in its place", entry.display()))?;
+        self.once(name, &entry, Path::is_dir, || {
+            // Whoever made this folder is gone: we hold its lock.
+            let partial = with_suffix(&entry, ".partial");
+            remove_tree(&partial)?;
+            fs::create_dir(&partial)
+                .with_context(|| format!("failed to make {}", partial.display()))?;
+            make(&partial)?;
+            fs::rename(&partial, &entry)
+                .with_context(|| format!("failed to put {} in its place", entry.display()))
+        })?;
         Ok(entry)
     }
 
@@ -115,24 +109,42 @@ impl Cache {
     ) -> Result<PathBuf> {
         let entry = self.entry(name, key);
         let stamp = entry.join(STAMP);
-        if stamp.is_file() {
-            return Ok(entry);
-        }
-        let _lock = self.lock(&entry)?;
-        if stamp.is_file() {
-            return Ok(entry);
-        }
-        self.sweep(name, &entry)?;
-        fs::create_dir_all(&entry)
-            .and_then(|()| fs::write(entry.join(IN_PLACE), ""))
-            .with_context(|| format!("failed to make {}", entry.display()))?;
-        make(&entry)?;
-        // Written aside and renamed, so that a full disk leaves no stamp rather than an empty one.
-        let aside = entry.join(".complete.partial");
-        fs::write(&aside, &key.0)
-            .and_then(|()| fs::rename(&aside, &stamp))
-            .with_context(|| format!("failed to mark {} as complete", entry.display()))?;
+        self.once(
+            name,
+            &entry,
+            |_| stamp.is_file(),
+            || {
+                fs::create_dir_all(&entry)
+                    .and_then(|()| fs::write(entry.join(IN_PLACE), ""))
+                    .with_context(|| format!("failed to make {}", entry.display()))?;
+                make(&entry)?;
+                // Written aside and renamed, so that a full disk leaves no stamp rather than an empty one.
+                let aside = entry.join(".complete.partial");
+                fs::write(&aside, &key.0)
+                    .and_then(|()| fs::rename(&aside, &stamp))
+                    .with_context(|| format!("failed to mark {} as complete", entry.display()))
+            },
+        )?;
         Ok(entry)
+    }
+
+    /// Makes what is not there, under the entry's lock: whoever waited for the lock finds what another has made meanwhile.
+    fn once(
+        &self,
+        name: &str,
+        entry: &Path,
+        is_there: impl Fn(&Path) -> bool,
+        make: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        if is_there(entry) {
+            return Ok(());
+        }
+        let _lock = self.lock(entry)?;
+        if is_there(entry) {
+            return Ok(());
+        }
+        self.sweep(name, entry)?;
+        make()
     }
 
     fn entry(&self, name: &str, key: &Key) -> PathBuf {
