@@ -7,7 +7,7 @@
 //! detector, VEP 248). Before the first sync, progress is that less is left. It is stuck when 40 seconds and two syncs
 //! went by without any: a third of a minute before the 60 seconds after which KubeVirt gives up, and long enough for a
 //! load that swings with a period up to that to show its next low. A load that is at rest more rarely is taken for stuck
-//! meanwhile.
+//! meanwhile. (Progress that never gets to where it fits is found by the forecast: `diagnosis.rs`.)
 
 use super::rate::seconds;
 use super::reading::Reading;

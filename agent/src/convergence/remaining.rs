@@ -75,3 +75,65 @@ impl Outset {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::curve::Fit;
+    use super::*;
+
+    const GIB: f64 = 1_073_741_824.0;
+
+    fn outset(ratio: f64, dirty_error: f64, throughput_error: f64) -> Outset {
+        let standing = Standing {
+            left: 4.0 * GIB,
+            stop_copy: 0.0,
+            throughput: GIB,
+            drain: 0.0,
+            curve: Fit::wide(ratio * GIB, f64::INFINITY),
+            age: 0.0,
+            budget: 0.3,
+            total: 4.0 * GIB,
+            leaves: 1.0,
+        };
+        Outset { standing, dirty_known: true, dirty_error, throughput_error }
+    }
+
+    fn remaining(of: &Outset) -> Remaining {
+        let downtime = Downtime {
+            expected_ns: 300_000_000,
+            low_ns: 200_000_000,
+            high_ns: 400_000_000,
+            devices_ns: None,
+            fixed_ns: 0,
+            fixed_from: super::super::FixedFrom::Assumed,
+        };
+        of.remaining(downtime, 4.0).unwrap()
+    }
+
+    #[test]
+    fn hope_is_less_dirt_or_a_better_link() {
+        assert!(outset(1.2, 0.05, 0.02).is_hopeless());
+        assert!(!outset(1.2, 0.4, 0.02).is_hopeless());
+        assert!(!outset(1.2, 0.05, 0.3).is_hopeless());
+        assert!(!outset(0.5, 0.05, 0.02).is_hopeless());
+    }
+
+    #[test]
+    fn the_less_is_known_the_wider_the_band_and_the_earlier_the_end() {
+        let (sure, unsure) =
+            (remaining(&outset(0.6, 0.05, 0.02)), remaining(&outset(0.6, 0.5, 0.02)));
+        assert!(
+            unsure.low_ns < sure.low_ns && sure.low_ns < sure.expected_ns,
+            "{sure:?} {unsure:?}"
+        );
+        assert!(unsure.high_ns.is_none_or(|high_ns| Some(high_ns) > sure.high_ns), "{unsure:?}");
+        assert!(unsure.expected_ns <= sure.expected_ns, "{sure:?} {unsure:?}");
+    }
+
+    #[test]
+    fn where_no_course_ends_a_lull_is_waited_for_and_there_is_no_upper_end() {
+        let never = remaining(&outset(1.5, 0.05, 0.02));
+        assert_eq!(never.high_ns, None);
+        assert!(never.expected_ns > 4_000_000_000, "{never:?}");
+    }
+}

@@ -68,6 +68,14 @@ const CASES: &[Case] = &[
         (0..5).for_each(|_| drop(source.step(0.0)));
         source.assess()
     }),
+    case("it fits when a link that swings is fast", Reason::StopCopyAboveBudget, false, |source| {
+        source.stop_copy = Some(FITS * 115 / 100);
+        for tenth in 0..60 {
+            source.link = GIB / 20 * if tenth % 4 < 2 { 17 } else { 23 };
+            source.step(0.0);
+        }
+        source.assess()
+    }),
     case("it would not fit by the first readings", Reason::StopCopyAboveBudget, false, |source| {
         source.stop_copy = Some(FITS * 9 / 10);
         source.link /= 2;
