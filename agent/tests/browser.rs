@@ -335,7 +335,14 @@ fn a_verdict_is_told_in_words_and_leads_to_its_runbook() {
     let good = page.evaluate(&told(
         "{ verdict: 'converging', remaining: { expected_ns: 12e9, low_ns: 9e9, high_ns: null }, blocked: [] }",
     ));
-    assert_eq!(good[1], "✓ converges, ends in about 12.0 s (9.00 s to never)");
+    assert_eq!(good[1], "✓ converges, ends in about 12.0 s (9.00 s or more)");
+    let open = page.evaluate(&told(
+        "{ verdict: 'unknown', remaining: { expected_ns: 12e9, low_ns: 9e9, high_ns: 20e9 }, blocked: [] }",
+    ));
+    assert_eq!(
+        open[1],
+        "? whether it converges cannot be told yet; if it does, it ends in about 12.0 s (9.00 s to 20.0 s)"
+    );
     page.was_content(&server.url());
 }
 

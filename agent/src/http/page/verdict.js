@@ -24,14 +24,17 @@ export function estimated(session, what) {
 
 const headline = ({ verdict }) => (VERDICTS[verdict] ?? VERDICTS.unknown).join(" ");
 
-/** An outlook in some words. */
-export function summaryOf(outlook) {
-  const { remaining } = outlook;
-  return headline(outlook) + (remaining ? `, ends in about ${duration(remaining.expected_ns)}` : "");
+/** When it ends, `format` says how exactly. Where nobody can tell whether it does, that comes first. */
+function ending({ verdict, remaining }, format) {
+  if (!remaining) return "";
+  return `${verdict === "converging" ? ", ends" : "; if it does, it ends"} in about ${format(remaining)}`;
 }
 
+/** An outlook in some words. */
+export const summaryOf = (outlook) => headline(outlook) + ending(outlook, ({ expected_ns }) => duration(expected_ns));
+
 const band = ({ expected_ns, low_ns, high_ns }) =>
-  `${duration(expected_ns)} (${duration(low_ns)} to ${isKnown(high_ns) ? duration(high_ns) : "never"})`;
+  `${duration(expected_ns)} (${duration(low_ns)} ${isKnown(high_ns) ? `to ${duration(high_ns)}` : "or more"})`;
 
 function reasonOf({ explanation, runbook }) {
   const page = runbook.replace(/\.md$/, "");
@@ -54,8 +57,8 @@ export class Verdict {
     if (!outlook || told === this.#told) return;
     this.#told = told;
     const title = element("p", { "data-verdict": outlook.verdict }, element("b", {}, headline(outlook)));
-    const { remaining, downtime } = outlook;
-    if (remaining) title.append(`, ends in about ${band(remaining)}`);
+    const { downtime } = outlook;
+    title.append(ending(outlook, band));
     if (downtime) title.append(`; expected downtime ${band(downtime)}`);
     const held = this.node.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     this.node.replaceChildren(title, element("ul", {}, ...(outlook.blocked ?? []).map(reasonOf)));
