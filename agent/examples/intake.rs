@@ -9,6 +9,7 @@
 //! nobody waits for them or reads maps. The system calls beside it are a few dozen for each thousand records.
 
 use clap::Parser;
+use migscope::device_key::DeviceKey;
 use migscope::{
     feed::Nobody,
     metrics::Metrics,
@@ -20,8 +21,8 @@ use migscope::{
     sample::Losses,
 };
 use migscope_abi::{
-    device::DeviceKey,
     dirty::Outcome,
+    probe::Probe,
     region::{Field, Op},
     ring::{
         ConductRecord, DeviceSums, DirtyQueryRecord, ErrorRecord, Header, Kind, StateRecord, Stay,
@@ -158,7 +159,7 @@ fn records(ring: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Records a second that an agent takes in, with sessions under way on all devices.
 fn rate(ring: &[u8], losing: bool) -> f64 {
     let mut observer = Observer::new(Nobody, Arc::new(Metrics::new(Registry::new())));
-    let attached: Standing = trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect();
+    let attached: Standing = Probe::ALL.into_iter().map(|event| (event, Ok(()))).collect();
     observer.probes(attached);
     let mut begun = Batch::default();
     for number in 0..MANY {
@@ -174,7 +175,7 @@ fn rate(ring: &[u8], losing: bool) -> f64 {
             batch.take(record);
         }
         lost += u64::from(losing);
-        observer.losses(Losses { told: [lost, 0, 0], skipped: Some(0) }, lost);
+        observer.losses(Losses { told: [lost, 0, 0, 0], skipped: Some(0) }, lost);
         observer.bad_records(&batch.bad, lost);
         observer.events(&batch.events);
     }

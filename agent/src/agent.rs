@@ -142,6 +142,7 @@ pub fn run(config: Config) -> Result<(), AgentError> {
     let sampler = Sampler::new(
         Arc::clone(&observer),
         object::EMBEDDED,
+        settings.paths.clone(),
         kept,
         Holder::new(mode),
         pulse.clone(),

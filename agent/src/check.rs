@@ -14,10 +14,11 @@ use crate::{
     host::Paths,
     probes::{
         Standing, all_missing,
-        attach::{Missing, attach},
+        attach::{Attacher, Missing},
         load::load,
     },
 };
+use migscope_abi::probe::{Probe, Target};
 use serde::Serialize;
 use std::fmt;
 
@@ -64,7 +65,11 @@ pub fn check(paths: &Paths, object: Option<&[u8]>) -> Findings {
     let standing = match load(object) {
         Ok(mut loaded) => {
             let mut standing = Standing::new();
-            attach(&mut loaded.ebpf, &mut standing);
+            Attacher::new(paths.clone(), loaded.refused).attach(
+                &mut loaded.ebpf,
+                &mut loaded.maps,
+                &mut standing,
+            );
             standing
         }
         Err(error) => all_missing(&error.missing()),
@@ -72,22 +77,34 @@ pub fn check(paths: &Paths, object: Option<&[u8]>) -> Findings {
     findings(paths, &standing)
 }
 
+/// Where a probe is attached, in words.
+fn where_to(probe: &Probe) -> String {
+    match probe.target() {
+        Target::Tracepoint(name) => format!("tracepoint {name}"),
+        Target::Entry(function) => format!("function {function}, entry"),
+        Target::Return(function) => format!("function {function}, return"),
+        Target::DataFileEntry(op) => format!("{} of files for device data, entry", op.field()),
+        Target::DataFileReturn(op) => format!("{} of files for device data, return", op.field()),
+    }
+}
+
 /// Puts together what was found.
 fn findings(paths: &Paths, standing: &Standing) -> Findings {
     let (host, vfio) = (kernel::findings(paths), vfio::findings(paths));
-    let probe = |(event, attached): (&migscope_abi::trace::Event, &Result<(), Missing>)| {
-        let name = event.name();
+    let probe = |(probe, attached): (&Probe, &Result<(), Missing>)| {
+        let name = probe.name();
         match attached {
-            Ok(()) => Finding::present(name, format!("tracepoint {}", event.tracepoint())),
+            Ok(()) => Finding::present(name, where_to(probe)),
             Err(missing) => Finding::absent(name, missing.clone()),
         }
     };
     let probes: Vec<_> = standing.iter().map(probe).collect();
     let mut all = host.iter().chain(&vfio).chain(&probes);
-    let complete = all.all(|finding| finding.available || !finding.needed);
+    let sees = probes.iter().any(|probe| probe.available);
+    let complete = sees && all.all(|finding| finding.available || !finding.needed);
     let verdict = if complete {
         Verdict::Complete
-    } else if probes.iter().any(|probe| probe.available) {
+    } else if sees {
         Verdict::Degraded
     } else {
         Verdict::Useless
@@ -118,7 +135,6 @@ impl fmt::Display for Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use migscope_abi::trace::Event;
 
     fn bare_host() -> (tempfile::TempDir, Paths) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -131,7 +147,7 @@ mod tests {
         let (_folder, paths) = bare_host();
         let findings = check(&paths, None);
         assert!(!findings.complete);
-        assert_eq!(findings.probes.len(), Event::COUNT);
+        assert_eq!(findings.probes.len(), Probe::COUNT);
         for finding in &findings.probes {
             assert!(finding.why.as_ref().is_some_and(|why| why.contains("without probes")));
         }
@@ -149,7 +165,7 @@ mod tests {
         for name in ["class/misc/vfio", "kernel/iommu_groups/0"] {
             std::fs::create_dir_all(folder.path().join(name)).expect("made");
         }
-        let standing = Event::ALL.into_iter().map(|event| (event, Ok(()))).collect();
+        let standing = Probe::ALL.into_iter().map(|event| (event, Ok(()))).collect();
         let findings = findings(&paths, &standing);
         assert!(findings.complete, "{findings}");
         assert_eq!(findings.verdict.exit_code(), 0);
@@ -159,9 +175,9 @@ mod tests {
     #[test]
     fn one_missing_probe_is_not_complete() {
         let (_folder, paths) = bare_host();
-        let missing = Missing { why: "why".into(), remedy: "remedy".into() };
-        let mut standing: Standing = Event::ALL.into_iter().map(|event| (event, Ok(()))).collect();
-        standing.insert(Event::Dma, Err(missing.clone()));
+        let missing = Missing::new("why", "remedy");
+        let mut standing: Standing = Probe::ALL.into_iter().map(|event| (event, Ok(()))).collect();
+        standing.insert(Probe::Dma, Err(missing.clone()));
         let degraded = findings(&paths, &standing);
         assert!(!degraded.complete);
         assert_eq!(degraded.verdict.exit_code(), 1);

@@ -11,14 +11,15 @@
 //! Time is added to a state only while it is known that the device was in it. What passes in *unknown* is added to none. What was
 //! added once is never taken back: it was shown as a counter.
 
+use crate::device_key::DeviceKey;
 use crate::{
     event::StateChange,
-    state::{Protocol, State},
+    metrics::Remaining,
+    state::{Protocol, State, told_by},
 };
 use migscope_abi::{
-    device::DeviceKey,
-    ring::{DeviceSums, STATE_CLOSED},
-    state::{Cause, State as RegionState},
+    ring::{DeviceSums, Left, STATE_CLOSED},
+    state::Cause,
 };
 
 /// What is known about a device's state.
@@ -47,6 +48,8 @@ pub struct Device {
     sums: Option<DeviceSums>,
     /// `pending_reads` when what was read before lost its meaning.
     pending_void: u64,
+    /// The same of what is told of what is left.
+    left_void: Left,
 }
 
 impl Device {
@@ -61,6 +64,7 @@ impl Device {
             protocol: Protocol::Region,
             sums: None,
             pending_void: 0,
+            left_void: Left::NONE,
         }
     }
 
@@ -110,6 +114,7 @@ impl Device {
         if let Some(sums) = change.sums {
             if starts_over {
                 self.pending_void = sums.pending_reads;
+                self.left_void = sums.left;
             }
             self.sums = Some(sums);
         }
@@ -118,10 +123,11 @@ impl Device {
     /// Takes in a reading of its sums. They tell the state when nothing else does.
     pub fn sampled(&mut self, sums: DeviceSums) {
         if self.standing == Standing::Unknown {
-            let number = u32::try_from(sums.state).ok();
-            let state = number.and_then(|number| RegionState::try_from(number).ok());
-            self.standing = match state {
-                Some(state) => Standing::In(state.into(), sums.last_seen_ns),
+            self.standing = match told_by(&sums) {
+                Some((state, protocol)) => {
+                    self.protocol = protocol;
+                    Standing::In(state, sums.last_seen_ns)
+                }
                 None if sums.state == STATE_CLOSED => Standing::Closed(sums.last_seen_ns),
                 None => Standing::Unknown,
             };
@@ -148,6 +154,21 @@ impl Device {
         let sums = self.sums?;
         (sums.pending_reads > self.pending_void && !matches!(self.standing, Standing::Closed(_)))
             .then_some(sums.pending_bytes)
+    }
+
+    /// What it last told of what is left, by the v2 protocol; each is `None` while that is unknown or means nothing.
+    pub fn remaining(&self) -> Remaining {
+        let Some(sums) = self.sums.filter(|_| !matches!(self.standing, Standing::Closed(_))) else {
+            return Remaining::default();
+        };
+        let (left, void) = (sums.left, self.left_void);
+        let in_precopy = left.precopy_tellings > void.precopy_tellings;
+        let in_stop_copy = left.stop_copy_tellings > void.stop_copy_tellings;
+        Remaining {
+            precopy_initial_bytes: in_precopy.then_some(left.initial_bytes),
+            precopy_dirty_bytes: in_precopy.then_some(left.dirty_bytes),
+            stop_copy_bytes: in_stop_copy.then_some(left.stop_copy_bytes),
+        }
     }
 
     /// Adds the time up to `now_ns` to the state that the device is in. All records up to then must have been taken in.

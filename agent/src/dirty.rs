@@ -5,6 +5,7 @@
 //! again in between. Where no query was answered nothing is known, which is not "no dirty pages": that is what the count of
 //! queries by outcome is for.
 
+use crate::state::Protocol;
 use migscope_abi::{dirty::Outcome, ring::DeviceSums};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub enum Source {
     /// The migration region of the device.
     Region,
+    /// The device's own log of its DMA (`VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`).
+    DmaLogging,
 }
 
 impl Source {
@@ -20,6 +23,18 @@ impl Source {
     pub fn name(self) -> &'static str {
         match self {
             Self::Region => "region",
+            Self::DmaLogging => "dma_logging",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Region, Self::DmaLogging];
+
+    /// Who reports for a device that migrates by `protocol`.
+    pub fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Region => Self::Region,
+            Protocol::V2 => Self::DmaLogging,
         }
     }
 }

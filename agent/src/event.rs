@@ -4,17 +4,19 @@
 //! What comes out of the ring was written by our own probes from what the driver said, and still it is checked: a driver of
 //! another version is a mistake that happens, and a value that is none must not become a wrong number.
 
-use crate::state::{Protocol, State};
+use crate::device_key::DeviceKey;
+use crate::dirty::Source;
+use crate::state::{Protocol, State, told_by};
 use migscope_abi::{
-    device::DeviceKey,
     dirty::Outcome,
     region::Field,
     ring::{
         ConductCounts as ConductCountsRecord, ConductRecord, DeviceSums, DirtyQueryRecord,
-        ErrorRecord, Header, Kind, STATE_CLOSED, StateRecord,
+        ErrorRecord, Header, Kind, MigStateRecord, STATE_CLOSED, StateRecord,
     },
     rule::Rule,
     state::{Cause, State as RegionState},
+    v2::MigState,
     watch::conduct::Conduct as ConductRule,
 };
 use zerocopy::FromBytes;
@@ -74,6 +76,30 @@ pub struct StateChange {
     pub sums: Option<DeviceSums>,
 }
 
+impl Event {
+    /// Which device it happened to.
+    pub fn device(&self) -> DeviceKey {
+        match self {
+            Self::State(change) => change.device,
+            Self::DirtyQuery(query) => query.device,
+            Self::Violation(violation) => violation.device,
+            Self::Conduct(conduct) => conduct.device,
+            Self::ConductCounts(counts) => counts.device,
+        }
+    }
+
+    /// It happened to this device: records name it as the probes do.
+    pub fn set_device(&mut self, device: DeviceKey) {
+        match self {
+            Self::State(change) => change.device = device,
+            Self::DirtyQuery(query) => query.device = device,
+            Self::Violation(violation) => violation.device = device,
+            Self::Conduct(conduct) => conduct.device = device,
+            Self::ConductCounts(counts) => counts.device = device,
+        }
+    }
+}
+
 impl StateChange {
     /// Whether the driver refused it.
     pub fn refused(&self) -> bool {
@@ -96,6 +122,8 @@ impl StateChange {
 pub struct DirtyQuery {
     /// Which device.
     pub device: DeviceKey,
+    /// Who answered.
+    pub source: Source,
     /// `CLOCK_MONOTONIC` when it was answered, in nanoseconds.
     pub at_ns: u64,
     /// First address of the range that was asked for, in bytes.
@@ -190,7 +218,11 @@ pub fn parse(bytes: &[u8]) -> Result<Event, BadRecord> {
     let header: Header = prefix(bytes)?;
     match Kind::try_from(header.kind).map_err(BadRecord::Kind)? {
         Kind::State => state_change(&prefix(bytes)?).map(Event::State),
-        Kind::DirtyQuery => dirty_query(&prefix(bytes)?).map(Event::DirtyQuery),
+        Kind::MigState => mig_state_change(&prefix(bytes)?).map(Event::State),
+        Kind::DirtyQuery => dirty_query(&prefix(bytes)?, Source::Region).map(Event::DirtyQuery),
+        Kind::DmaLoggingReport => {
+            dirty_query(&prefix(bytes)?, Source::DmaLogging).map(Event::DirtyQuery)
+        }
         Kind::Error => violation(&prefix(bytes)?).map(Event::Violation),
         Kind::Conduct => conduct(&prefix(bytes)?).map(Event::Conduct),
         Kind::ConductCounts => {
@@ -228,14 +260,51 @@ fn state_change(record: &StateRecord) -> Result<StateChange, BadRecord> {
     })
 }
 
+fn mig_state_change(record: &MigStateRecord) -> Result<StateChange, BadRecord> {
+    let MigStateRecord {
+        header,
+        device,
+        duration_ns,
+        from,
+        requested,
+        now,
+        cause,
+        result,
+        steps: _,
+        sums,
+    } = record;
+    let state = |number| MigState::try_from(number).map(State::from).map_err(BadRecord::State);
+    let now = state(*now)?;
+    let cause = Cause::try_from(*cause).map_err(BadRecord::Cause)?;
+    let sums_hold = match cause {
+        Cause::Close => sums.state == STATE_CLOSED,
+        _ => told_by(sums).is_some_and(|(told, _)| told == now),
+    };
+    Ok(StateChange {
+        device: DeviceKey(*device),
+        at_ns: header.monotonic_ns,
+        tgid: header.tgid,
+        protocol: Protocol::V2,
+        // Where nobody has told what was before, this is the first that is known.
+        from: state(*from).unwrap_or(now),
+        requested: state(*requested).ok(),
+        now,
+        cause,
+        duration_ns: *duration_ns,
+        result: *result,
+        sums: sums_hold.then_some(*sums),
+    })
+}
+
 fn region_state(number: u32) -> Result<State, BadRecord> {
     RegionState::try_from(number).map(State::from).map_err(BadRecord::State)
 }
 
-fn dirty_query(record: &DirtyQueryRecord) -> Result<DirtyQuery, BadRecord> {
+fn dirty_query(record: &DirtyQueryRecord, source: Source) -> Result<DirtyQuery, BadRecord> {
     let DirtyQueryRecord { header, event } = record;
     Ok(DirtyQuery {
         device: DeviceKey(event.device),
+        source,
         at_ns: header.monotonic_ns,
         start_bytes: event.start_pfn.saturating_mul(event.page_bytes),
         range_bytes: event.total_pfns.saturating_mul(event.page_bytes),
@@ -382,7 +451,7 @@ mod tests {
 
         #[test]
         fn no_bytes_behind_a_good_head_make_it_panic(
-            kind in 1_u32..=5,
+            kind in 1_u32..=7,
             tail in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             let header = Header { monotonic_ns: 1, kind, tgid: 1 };

@@ -11,6 +11,7 @@
 //! What an observer was fed is all that it knows, for it has no clock and asks nobody. So a recording is the feed, written down, and
 //! a report is made by playing it to another observer: what a report says of a migration is what the agent said when it happened.
 
+use crate::device_key::DeviceKey;
 use crate::{
     event::Event,
     metrics::Info,
@@ -18,7 +19,7 @@ use crate::{
     probes::Standing,
     sample::{Losses, Sample},
 };
-use migscope_abi::{device::DeviceKey, ring::DeviceSums};
+use migscope_abi::ring::DeviceSums;
 use std::collections::BTreeMap;
 
 /// One thing that an observer took in.
@@ -28,6 +29,8 @@ pub enum Input {
     Probes(Standing),
     /// What was lost so far, and when that was read (`CLOCK_MONOTONIC`, nanoseconds): [`Observer::losses`].
     Losses(Losses, u64),
+    /// The name of a device that has no address: [`Observer::named`].
+    Named(String),
     /// Something was lost of which nobody kept count, before this moment: [`Observer::lose`].
     Lost(u64),
     /// A record: [`Observer::events`].
@@ -48,6 +51,7 @@ impl Input {
         match self {
             Self::Probes(standing) => observer.probes(standing),
             Self::Losses(losses, now_ns) => observer.losses(losses, now_ns),
+            Self::Named(name) => observer.named(&name),
             Self::Lost(now_ns) => observer.lose(now_ns, "events were lost"),
             Self::Event(event) => observer.events(&[event]),
             Self::Settled(now_ns) => observer.settled(now_ns),

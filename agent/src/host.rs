@@ -8,8 +8,8 @@ pub mod kernel;
 pub mod process;
 pub mod vfio;
 
+use crate::device_key::DeviceKey;
 use crate::{feed::Describe, metrics::Info};
-use migscope_abi::device::DeviceKey;
 use std::path::PathBuf;
 
 /// Where the kernel's files are.

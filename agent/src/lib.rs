@@ -9,7 +9,7 @@
 //!
 //! - [`probes`]: the eBPF programs, loaded, attached and read; [`sampler`] does that in time
 //! - [`event`], [`sample`]: what comes from them; [`feed`]: both together, as it is taken in, recorded and played
-//! - [`observer`]: puts it together, into [`device`]s, [`session`]s, [`dirty`] pages and [`latency`] distributions
+//! - [`device_key`]: which device; [`observer`]: puts it together, into [`device`]s, [`session`]s, [`dirty`] pages and [`latency`] distributions
 //! - [`convergence`]: whether a migration ends, when, and why not; [`snapshot`]: all that is known at one moment
 //! - [`record`]: the feed in a file; [`report`]: what such a file tells
 //! - [`metrics`], [`http`], [`top`]: what Prometheus, browsers and people at a terminal see; [`web`]: who may see it, and over what
@@ -27,6 +27,7 @@ pub mod clock;
 pub mod config;
 pub mod convergence;
 pub mod device;
+pub mod device_key;
 pub mod dirty;
 pub mod event;
 pub mod feed;

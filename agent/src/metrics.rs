@@ -34,9 +34,9 @@ pub use own::OwnFamilies;
 pub use region::RegionFamilies;
 pub use session::SessionFamilies;
 
+use crate::device_key::DeviceKey;
 use crate::{clock::monotonic_ns, latency::Latency};
 use catalog::Catalog;
-use migscope_abi::device::DeviceKey;
 use prometheus::{Encoder, Registry, TextEncoder};
 use std::{
     fmt,

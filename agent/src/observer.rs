@@ -14,6 +14,7 @@
 //! was under way in that window is no longer exact. That includes sessions whose records are still to come: so the window is
 //! kept and each new session compared with it. The states of all devices become unknown, until a record or their sums tell them.
 
+use crate::device_key::DeviceKey;
 use crate::{
     convergence::{DEFAULT_DOWNTIME_BUDGET_NS, DestinationFacts, Reason, Verdict},
     device::{Device, Standing as DeviceStanding},
@@ -24,7 +25,7 @@ use crate::{
     probes::{Standing, stats::ProgramCost},
     sample::{Losses, Sample},
     session::{
-        Coverage, Role, Session, Tracker,
+        Coverages, Role, Session, Tracker,
         conduct::Violations,
         experience::Experience,
         machine::{Machines, Migration},
@@ -32,10 +33,9 @@ use crate::{
         pairing::{Pair, Pairing},
         report::Report,
     },
-    state::State,
+    state::{State, protocol_of},
 };
 use migscope_abi::{
-    device::DeviceKey,
     ring::{DeviceSums, Kind},
     trace,
 };
@@ -67,7 +67,7 @@ pub struct Observer {
     experience: Experience,
     downtime_budget_ns: u64,
     next_session: u64,
-    coverage: Coverage,
+    coverage: Coverages,
     standing: Standing,
     losses: Losses,
     /// When the loss counters were last read, and the window of the last loss.
@@ -76,7 +76,7 @@ pub struct Observer {
     settled_ns: u64,
     loss_window: Option<RangeInclusive<u64>>,
     /// The sample that the metrics show, as far as the probes were there that it tells of.
-    shown: Option<(Sample, Coverage)>,
+    shown: Option<(Sample, Coverages)>,
 }
 
 struct Watched {
@@ -148,7 +148,7 @@ impl Observer {
             experience: Experience::default(),
             downtime_budget_ns: DEFAULT_DOWNTIME_BUDGET_NS,
             next_session: 1,
-            coverage: Coverage::default(),
+            coverage: Coverages::default(),
             standing: Standing::new(),
             losses: Losses::default(),
             losses_read_ns: 0,
@@ -164,6 +164,9 @@ impl Observer {
             tap.take(&Input::Probes(self.standing.clone()));
         }
         tap.take(&Input::Losses(self.losses, self.losses_read_ns));
+        for key in self.devices.keys().filter(|key| key.is_named() && key.is_known()) {
+            tap.take(&Input::Named(key.to_string()));
+        }
         let sums = |(key, watched): (&DeviceKey, &Watched)| Some((*key, *watched.device.sums()?));
         let sums: BTreeMap<_, _> = self.devices.iter().filter_map(sums).collect();
         if !sums.is_empty() {
@@ -194,17 +197,10 @@ impl Observer {
     /// Takes in which probes are there.
     pub fn probes(&mut self, standing: Standing) {
         self.feed(|| Input::Probes(standing.clone()));
-        let attached = |event| standing.get(&event).is_some_and(Result::is_ok);
-        let state_before = self.coverage.state;
-        self.coverage = Coverage {
-            data: attached(trace::Event::Data),
-            dirty: attached(trace::Event::DirtyQuery),
-            dma: attached(trace::Event::Dma),
-            access: attached(trace::Event::RegionAccess),
-            errors: attached(trace::Event::Error),
-            state: attached(trace::Event::State),
-        };
-        if self.coverage.state && !state_before {
+        let sees_states = |coverage: &Coverages| coverage.region.state || coverage.v2.state;
+        let state_before = sees_states(&self.coverage);
+        self.coverage = Coverages::of_probes(&standing);
+        if sees_states(&self.coverage) && !state_before {
             self.metrics.session.start();
         }
         self.metrics.own.probes(&standing);
@@ -267,6 +263,7 @@ impl Observer {
         // How a device stands is shown once, after all: a third of the time that changes of state took went into that.
         let mut changed = BTreeSet::new();
         for event in events {
+            self.introduce(event.device());
             for (kind, count) in Kind::ALL.into_iter().zip(&mut kinds) {
                 *count += u64::from(kind == event.kind());
             }
@@ -313,7 +310,7 @@ impl Observer {
         }
         let first_new = self.next_session;
         let mut next_session = first_new;
-        let coverage = self.coverage;
+        let coverage = self.coverage.of(change.protocol);
         let loss_window = self.loss_window.clone();
         let watched = self.watched(change.device);
         let other_process = watched.device.tgid() != Some(change.tgid);
@@ -410,6 +407,9 @@ impl Observer {
 
     /// Takes in what the probes have added up.
     pub fn sampled(&mut self, sample: &Sample) {
+        for device in sample.devices.keys() {
+            self.introduce(*device);
+        }
         self.feed(|| Input::Sample(sample.clone()));
         self.metrics.own.sampled(sample, &self.standing);
         self.show_sums(sample);
@@ -428,13 +428,16 @@ impl Observer {
         let earlier = self.shown.take().filter(|(_, coverage)| *coverage == self.coverage);
         let news = earlier.map(|(earlier, _)| sample.news_since(&earlier));
         let news = news.as_ref().unwrap_or(sample);
-        self.metrics.region.show(news, self.coverage);
-        self.metrics.dirty.show(news, self.coverage);
+        self.metrics.region.show(news, &self.coverage);
+        self.metrics.dirty.show(news, &self.coverage);
         self.shown = Some((sample.clone(), self.coverage));
     }
 
     /// Takes in the sums of the devices alone, read at `at_ns`: what is read more often while a session runs.
     pub fn sums_read(&mut self, at_ns: u64, devices: &BTreeMap<DeviceKey, DeviceSums>) {
+        for device in devices.keys() {
+            self.introduce(*device);
+        }
         self.feed(|| Input::Sums(at_ns, devices.clone()));
         for (device, sums) in devices {
             self.device_sampled(*device, *sums, at_ns);
@@ -510,7 +513,7 @@ impl Observer {
     }
 
     fn device_sampled(&mut self, device: DeviceKey, sums: DeviceSums, at_ns: u64) {
-        let (settled_ns, coverage) = (self.settled_ns, self.coverage);
+        let (settled_ns, coverage) = (self.settled_ns, self.coverage.of(protocol_of(&sums)));
         let mut next_session = self.next_session;
         let watched = self.watched(device);
         watched.device.sampled(sums);
@@ -527,6 +530,19 @@ impl Observer {
             info!(%device, state = state.name(), "a migration was found under way");
         }
         self.next_session = next_session;
+    }
+
+    /// Gives the name of a device on, if it has no address and nothing was heard of it before.
+    fn introduce(&mut self, device: DeviceKey) {
+        if device.is_named() && device.is_known() && !self.devices.contains_key(&device) {
+            self.feed(|| Input::Named(device.to_string()));
+        }
+    }
+
+    /// Takes in the name of a device that has no address, from a feed; the probes' names are known already.
+    pub fn named(&mut self, name: &str) {
+        // What cannot be a name is shown by its key.
+        let _ = DeviceKey::named(name);
     }
 
     /// Takes in what the probes cost.
@@ -583,7 +599,9 @@ impl Observer {
                 since_monotonic_ns: since_ns,
                 info: info.clone(),
                 pid: device.tgid(),
-                pending_bytes: device.pending_bytes().filter(|_| self.coverage.access),
+                pending_bytes: device
+                    .pending_bytes()
+                    .filter(|_| self.coverage.of(device.protocol()).access),
                 states_ns: device
                     .stayed_ns()
                     .map(|(state, ns)| (state.name().into(), ns))
@@ -655,8 +673,9 @@ impl Observer {
 /// Shows how a session under way goes.
 fn show_session(families: &ConvergenceFamilies, device: &str, session: &Session) {
     let memory_dirty = session.outlook.memory_dirty();
-    let dirty_rates = memory_dirty
-        .map(|rate| (Source::Region, rate.bytes_per_second, Duration::from_nanos(rate.window_ns)));
+    let dirty_rates = memory_dirty.map(|rate| {
+        (Source::of(session.protocol), rate.bytes_per_second, Duration::from_nanos(rate.window_ns))
+    });
     let Some(assessment) = session.outlook.assessment() else {
         let direction = match session.role {
             Role::Source => trace::DataDirection::Save,

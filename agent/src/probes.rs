@@ -2,7 +2,7 @@
 //! The probes, seen from user space: loaded, attached, read.
 //!
 //! ```text
-//!   object ──load──▶ programs + maps in the kernel ──attach──▶ tracepoints
+//!   object ──load──▶ programs + maps in the kernel ──attach──▶ tracepoints, functions
 //!                        │        └── ring ──▶ records          (Reader)
 //!                        └── sums ──────────▶ Sample           (Maps)
 //! ```
@@ -11,21 +11,23 @@
 //! started. Until then the agent says which probe is missing, why, and what would mend it.
 
 pub mod attach;
+pub mod kernel_types;
 pub mod load;
 pub mod logs;
 pub mod maps;
 pub mod object;
+pub mod operations;
 pub mod ring;
 pub mod stats;
 
 use attach::Missing;
-use migscope_abi::trace::Event;
+use migscope_abi::probe::Probe;
 use std::collections::BTreeMap;
 
 /// How each probe stands: attached, or missing for a reason.
-pub type Standing = BTreeMap<Event, Result<(), Missing>>;
+pub type Standing = BTreeMap<Probe, Result<(), Missing>>;
 
 /// The standing of probes that all miss the same thing.
 pub fn all_missing(missing: &Missing) -> Standing {
-    Event::ALL.into_iter().map(|event| (event, Err(missing.clone()))).collect()
+    Probe::ALL.into_iter().map(|probe| (probe, Err(missing.clone()))).collect()
 }

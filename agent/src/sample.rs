@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the probes had added up at one moment. Every number counts from the moment when the probes were loaded.
 
+use crate::device_key::DeviceKey;
 use migscope_abi::{
-    device::DeviceKey,
+    probe::Probe,
     ring::{AccessKey, DeviceSums, Lost},
     rule::Rule,
-    trace::Event,
     watch::conduct::Conduct,
 };
 use std::collections::BTreeMap;
@@ -30,8 +30,8 @@ pub struct Sample {
     pub latencies: BTreeMap<LatencySeries, (Vec<u64>, u64)>,
     /// How many entries the maps that grow have room for, by name; what the kernel does not tell is not in it.
     pub capacities: BTreeMap<&'static str, u32>,
-    /// Records of tracepoints that the probes read, by [`Event`].
-    pub seen: [u64; Event::COUNT],
+    /// Records of tracepoints that the probes read, by [`Probe`].
+    pub seen: [u64; Probe::COUNT],
 }
 
 impl Sample {

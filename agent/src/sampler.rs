@@ -14,11 +14,13 @@
 
 use crate::{
     clock::monotonic_ns,
+    device_key::RawKey,
+    host::Paths,
     observer::Observer,
     privilege::{Holder, Mode, PrivilegeError},
     probes::{
         Standing, all_missing,
-        attach::{Missing, attach, chain},
+        attach::{Attacher, Missing, chain},
         load::{Loaded, load},
         logs::Logs,
         maps::Maps,
@@ -81,6 +83,7 @@ pub fn lock(observer: &Shared) -> MutexGuard<'_, Observer> {
 pub struct Sampler {
     observer: Shared,
     object: Option<&'static [u8]>,
+    paths: Paths,
     keep: watch::Receiver<Duration>,
     privileges: Holder,
     pulse: Pulse,
@@ -95,6 +98,7 @@ struct Probes {
     ring: AsyncFd<Reader>,
     logs: Option<Logs>,
     stats: Option<RunStats>,
+    attacher: Attacher,
     standing: Standing,
     /// Not before this the ring is read again.
     resume_at: Instant,
@@ -105,21 +109,23 @@ impl Sampler {
     pub fn new(
         observer: Shared,
         object: Option<&'static [u8]>,
+        paths: Paths,
         keep: watch::Receiver<Duration>,
         privileges: Holder,
         pulse: Pulse,
     ) -> Self {
-        Self { observer, object, keep, privileges, pulse, probes: None, missing: None }
+        Self { observer, object, paths, keep, privileges, pulse, probes: None, missing: None }
     }
 
     /// The same for a command that keeps its privileges until it ends, and serves nobody.
     pub fn keeping_privileges(
         observer: Shared,
         object: Option<&'static [u8]>,
+        paths: Paths,
         keep: Duration,
     ) -> Self {
         let (_, keep) = watch::channel(keep);
-        Self::new(observer, object, keep, Holder::new(Mode::Keep), Pulse::default())
+        Self::new(observer, object, paths, keep, Holder::new(Mode::Keep), Pulse::default())
     }
 
     /// Runs until `stop` changes, then reads what is left and detaches. All on the calling thread, which has the privileges.
@@ -184,11 +190,15 @@ impl Sampler {
         let Some(probes) = &mut self.probes else {
             return;
         };
-        if attach(&mut probes.ebpf, &mut probes.standing) {
+        let Probes { ebpf, maps, attacher, standing, .. } = probes;
+        if attacher.attach(ebpf, maps, standing) {
             for (event, attached) in &probes.standing {
                 match attached {
                     Ok(()) => info!(probe = event.name(), "attached"),
-                    Err(Missing { why, remedy }) => {
+                    Err(Missing { why, remedy, dormant: true }) => {
+                        info!(probe = event.name(), %why, %remedy, "a probe has nothing to do");
+                    }
+                    Err(Missing { why, remedy, dormant: false }) => {
                         warn!(probe = event.name(), %why, %remedy, "a probe is missing");
                     }
                 }
@@ -198,15 +208,19 @@ impl Sampler {
     }
 
     fn load(&self) -> Result<Probes, Missing> {
-        let Loaded { ebpf, maps, reader, logs } =
+        let Loaded { ebpf, maps, reader, logs, refused } =
             load(self.object).map_err(|error| error.missing())?;
-        let ring = reader.into_async().map_err(|error| Missing {
-            why: format!("the probes' ring cannot be waited for: {error}"),
-            remedy: "raise the limit of open files (ulimit -n)".into(),
+        let ring = reader.into_async().map_err(|error| {
+            Missing::new(
+                format!("the probes' ring cannot be waited for: {error}"),
+                "raise the limit of open files (ulimit -n)",
+            )
         })?;
         let stats = RunStats::enable();
         let resume_at = Instant::now();
-        Ok(Probes { ebpf, maps, ring, logs, stats, standing: Standing::new(), resume_at })
+        let attacher = Attacher::new(self.paths.clone(), refused);
+        let standing = Standing::new();
+        Ok(Probes { ebpf, maps, ring, logs, stats, attacher, standing, resume_at })
     }
 
     /// Reads the ring, and the losses after it; see [`crate::observer`].
@@ -220,6 +234,11 @@ impl Sampler {
             let lost = probes.maps.lost();
             let skipped = skipped_runs(&probes.ebpf);
             let now_ns = monotonic_ns();
+            let mut events = batch.events;
+            for event in &mut events {
+                let device = probes.maps.device(RawKey(event.device().0));
+                event.set_device(device);
+            }
             let mut observer = lock(&self.observer);
             match lost {
                 Ok(told) => observer.losses(Losses { told, skipped }, now_ns),
@@ -229,7 +248,7 @@ impl Sampler {
                 }
             }
             observer.bad_records(&batch.bad, now_ns);
-            observer.events(&batch.events);
+            observer.events(&events);
             if batch.emptied {
                 observer.settled(before_ns);
                 break;
@@ -259,6 +278,20 @@ impl Sampler {
         }
         if let Some(logs) = &mut probes.logs {
             logs.flush();
+        }
+        if self.privileges.may_attach() {
+            self.follow_data_files();
+        }
+    }
+
+    /// Attaches to the operations of files that a driver handed out for the first time.
+    fn follow_data_files(&mut self) {
+        let Some(probes) = &mut self.probes else {
+            return;
+        };
+        let Probes { ebpf, maps, attacher, standing, .. } = probes;
+        if attacher.follow_data_files(ebpf, maps, standing) {
+            lock(&self.observer).probes(standing.clone());
         }
     }
 

@@ -28,16 +28,18 @@ pub mod report;
 pub mod timeline;
 mod tracker;
 
+use crate::device_key::DeviceKey;
 use crate::{
     dirty::Account,
     event::StateChange,
+    probes::Standing,
     state::{Protocol, State},
 };
 use conduct::Violations;
 pub use downtime::Downtime;
 use downtime::Stamps;
 use migscope_abi::{
-    device::DeviceKey,
+    probe::Probe,
     ring::DeviceSums,
     state::Cause,
     trace::{DataDirection, DmaDirection},
@@ -118,6 +120,53 @@ pub struct Coverage {
     pub state: bool,
 }
 
+/// What is added up, by protocol: other probes feed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverages {
+    /// Of devices of our driver, which have a migration region.
+    pub region: Coverage,
+    /// Of devices of any driver of the v2 protocol.
+    pub v2: Coverage,
+}
+
+impl Coverages {
+    /// What the probes that are there cover.
+    pub fn of_probes(standing: &Standing) -> Self {
+        let attached = |probe| standing.get(&probe).is_some_and(Result::is_ok);
+        let call = |entry, end| attached(entry) && attached(end);
+        let ioctls = call(Probe::DeviceIoctl, Probe::DeviceIoctlReturn);
+        let read = call(Probe::DataRead, Probe::DataReadReturn);
+        let written = call(Probe::DataWrite, Probe::DataWriteReturn);
+        Self {
+            region: Coverage {
+                data: attached(Probe::Data),
+                dirty: attached(Probe::DirtyQuery),
+                dma: attached(Probe::Dma),
+                access: attached(Probe::RegionAccess),
+                errors: attached(Probe::Error),
+                state: attached(Probe::State),
+            },
+            v2: Coverage {
+                data: read && written,
+                dirty: ioctls,
+                // What a device's DMA does is the device's own affair.
+                dma: false,
+                access: ioctls && call(Probe::DataIoctl, Probe::DataIoctlReturn),
+                errors: ioctls,
+                state: ioctls && attached(Probe::StateStep) && attached(Probe::DeviceRelease),
+            },
+        }
+    }
+
+    /// What of them holds for `protocol`.
+    pub fn of(&self, protocol: Protocol) -> Coverage {
+        match protocol {
+            Protocol::Region => self.region,
+            Protocol::V2 => self.v2,
+        }
+    }
+}
+
 /// One migration of one device.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -161,6 +210,17 @@ pub struct Session {
     stamps: Stamps,
     base: Option<DeviceSums>,
     last: Option<DeviceSums>,
+}
+
+/// What a device of the v2 protocol says of itself; a region has no such questions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// What `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE` last told.
+    pub stop_copy_bytes: Option<u64>,
+    /// Whether that question was refused.
+    pub query_failed: bool,
+    /// How often the initial data of pre-copy began anew.
+    pub reinits: u64,
 }
 
 /// What was moved and reported in a session.
@@ -227,6 +287,22 @@ impl Session {
         let (base, last) = (self.base.as_ref()?, self.last.as_ref()?);
         let told = self.coverage.access && last.pending_reads > base.pending_reads;
         (told && self.role == Role::Source).then_some(last.pending_bytes)
+    }
+
+    /// What the device said of what can only move once it stands, by the v2 protocol.
+    ///
+    /// A VMM asks for it before it begins to save as well (QEMU, `vfio_save_setup`), so what was told before the first record counts.
+    pub fn sizes(&self) -> Sizes {
+        let (Some(base), Some(last)) = (self.base.as_ref(), self.last.as_ref()) else {
+            return Sizes::default();
+        };
+        let (base, last) = (base.left, last.left);
+        let asked_before = base.stop_copy_refusals > 0 && last.stop_copy_tellings == 0;
+        Sizes {
+            stop_copy_bytes: (last.stop_copy_tellings > 0).then_some(last.stop_copy_bytes),
+            query_failed: last.stop_copy_refusals > base.stop_copy_refusals || asked_before,
+            reinits: last.reinits.saturating_sub(base.reinits),
+        }
     }
 
     /// When the ends of the migration can be seen to meet.

@@ -46,7 +46,7 @@ pub struct Probe {
 impl Snapshot {
     /// What `observer` knows at `now_ns`.
     pub fn of(observer: &Observer, now_ns: u64) -> Self {
-        let probe = |(event, attached): (&migscope_abi::trace::Event, &Result<(), _>)| {
+        let probe = |(event, attached): (&migscope_abi::probe::Probe, &Result<(), _>)| {
             let missing: Option<&crate::probes::attach::Missing> = attached.as_ref().err();
             Probe {
                 name: event.name().into(),

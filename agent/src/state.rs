@@ -10,7 +10,11 @@
 //! What a protocol calls a state is its own; what migscope calls it is the same for all (`enum vfio_device_mig_state` in
 //! `include/uapi/linux/vfio.h`, without the prefix; `STOP` is `stopped`, `STOP_COPY` is `stop_and_copy`).
 
-use migscope_abi::state as region;
+use migscope_abi::{
+    ring::{DeviceSums, Left, STATE_V2},
+    state as region,
+    v2::MigState,
+};
 use serde::{Deserialize, Serialize};
 
 /// A state that a device can be in.
@@ -89,6 +93,44 @@ impl From<region::State> for State {
     }
 }
 
+impl From<MigState> for State {
+    fn from(state: MigState) -> Self {
+        match state {
+            MigState::Error => Self::Error,
+            MigState::Stop => Self::Stopped,
+            MigState::Running => Self::Running,
+            MigState::StopCopy => Self::StopAndCopy,
+            MigState::Resuming => Self::Resuming,
+            MigState::RunningP2p => Self::RunningP2p,
+            MigState::PreCopy => Self::PreCopy,
+            MigState::PreCopyP2p => Self::PreCopyP2p,
+        }
+    }
+}
+
+/// The state that the sums of a device tell, with the protocol that they tell it in; `None` where they tell none.
+pub fn told_by(sums: &DeviceSums) -> Option<(State, Protocol)> {
+    let number = |number: u64| u32::try_from(number).ok();
+    match sums.state.checked_sub(STATE_V2) {
+        None => {
+            let state = region::State::try_from(number(sums.state)?).ok()?;
+            Some((state.into(), Protocol::Region))
+        }
+        Some(state) => {
+            let state = MigState::try_from(number(state)?).ok()?;
+            Some((state.into(), Protocol::V2))
+        }
+    }
+}
+
+/// By which protocol the device of these sums migrates, as far as they tell.
+pub fn protocol_of(sums: &DeviceSums) -> Protocol {
+    // A closed device says nothing; what only a device of the v2 protocol tells stays.
+    let told_sizes = sums.left != Left::NONE;
+    told_by(sums)
+        .map_or(if told_sizes { Protocol::V2 } else { Protocol::Region }, |(_, protocol)| protocol)
+}
+
 /// By which protocol a device migrates.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -123,6 +165,17 @@ impl Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use migscope_abi::ring::{STATE_CLOSED, STATE_UNKNOWN};
+
+    #[test]
+    fn sums_tell_a_state_in_the_numbers_of_its_protocol() {
+        let told = |state| told_by(&DeviceSums { state, ..DeviceSums::default() });
+        assert_eq!(told(2), Some((State::StopAndCopy, Protocol::Region)));
+        assert_eq!(told(STATE_V2 | 2), Some((State::Running, Protocol::V2)));
+        for nothing in [5, STATE_V2 - 1, STATE_V2 | 8, STATE_CLOSED, STATE_UNKNOWN] {
+            assert_eq!(told(nothing), None, "{nothing:x}");
+        }
+    }
 
     #[test]
     fn the_region_protocol_and_migscope_call_a_state_the_same() {

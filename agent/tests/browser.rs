@@ -9,8 +9,9 @@ mod chromium;
 mod scripted;
 
 use chromium::Chromium;
+use migscope::device_key::DeviceKey;
 use migscope::state::State;
-use migscope_abi::{device::DeviceKey, ring::DeviceSums};
+use migscope_abi::ring::DeviceSums;
 use scripted::{
     Scripted, blind,
     migration::{DESTINATION, SOURCE},

@@ -3,6 +3,7 @@
 
 mod support;
 
+use migscope_abi::probe::Probe;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::process::Output;
@@ -48,7 +49,7 @@ fn check_prints_one_json_object_and_ends_by_what_it_says() {
     assert_eq!(output.status.code(), Some(code));
     assert_eq!(complete, code == 0);
     let probes = findings["probes"].as_array().expect("a list");
-    assert_eq!(probes.len(), 6);
+    assert_eq!(probes.len(), Probe::COUNT);
     for probe in probes {
         let told = if probe["available"] == true { "detail" } else { "remedy" };
         assert!(probe[told].is_string(), "{probe}");
@@ -67,7 +68,11 @@ fn the_agent_serves_with_any_probe_missing_and_stops_when_it_is_told() {
     let agent = Agent::start(&[]);
     assert_eq!(agent.get("/healthz").0, 200);
     let ready = agent.wait_until_ready();
-    assert_eq!(ready.lines().filter(|line| line.starts_with("probe ")).count(), 6, "{ready}");
+    assert_eq!(
+        ready.lines().filter(|line| line.starts_with("probe ")).count(),
+        Probe::COUNT,
+        "{ready}"
+    );
 
     let (status, head, body) = agent.get("/metrics");
     assert_eq!(status, 200);

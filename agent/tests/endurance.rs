@@ -7,6 +7,7 @@
 //! The observer has no clock, so a day is a loop: 144,000 migrations of devices that come and go, every tenth refused, cancelled, reset or
 //! cut by a loss, each with a machine's process of its own. The memory of this process is read after the first quarter and at the end.
 
+use migscope::device_key::DeviceKey;
 use migscope::{
     event::{DirtyQuery, Event, StateChange, Violation},
     feed::{Describe, Nobody},
@@ -17,9 +18,7 @@ use migscope::{
     snapshot::Snapshot,
     state::{Protocol, State},
 };
-use migscope_abi::{
-    device::DeviceKey, dirty::Outcome, ring::DeviceSums, rule::Rule, state::Cause, trace,
-};
+use migscope_abi::{dirty::Outcome, probe::Probe, ring::DeviceSums, rule::Rule, state::Cause};
 use prometheus::Registry;
 use std::{fs, sync::Arc, time::Duration};
 
@@ -105,6 +104,7 @@ impl Day {
             sums.last_seen_ns = self.now_ns;
             let query = DirtyQuery {
                 device,
+                source: migscope::dirty::Source::Region,
                 at_ns: self.now_ns,
                 start_bytes: 0,
                 range_bytes: 1 << 30,
@@ -135,13 +135,13 @@ impl Day {
             }
         }
         self.change(device, tgid, &sums, (Stopped, Running, Cause::Close));
-        let losses = Losses { told: [self.lost, 0, 0], skipped: Some(0) };
+        let losses = Losses { told: [self.lost, 0, 0, 0], skipped: Some(0) };
         self.observer.losses(losses, self.now_ns);
         self.observer.settled(self.now_ns);
         // The maps are read by the clock; what that shows of each device does not add up, so now and then is enough.
         if number.is_multiple_of(SAMPLED) {
             let devices = [(device, DeviceSums { state: u64::MAX - 1, ..sums })].into();
-            let seen = [number; trace::Event::COUNT];
+            let seen = [number; Probe::COUNT];
             let sample = Sample { at_ns: self.now_ns, devices, seen, ..Sample::default() };
             self.observer.sampled(&sample);
         }
@@ -152,7 +152,7 @@ impl Day {
 #[test]
 fn a_day_of_a_hundred_migrations_a_minute_leaves_memory_flat() {
     let mut observer = Observer::new(Host, Arc::new(Metrics::new(Registry::new())));
-    let attached: Standing = trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect();
+    let attached: Standing = Probe::ALL.into_iter().map(|event| (event, Ok(()))).collect();
     observer.probes(attached);
     let mut day = Day { observer, now_ns: MINUTE_NS, lost: 0 };
     let mut early = (0, 0);

@@ -23,11 +23,11 @@ use migscope::{
 use migscope_abi::{
     dirty::Outcome,
     latency::{BUCKETS, bucket},
+    probe::Probe,
     region::{Field, Op},
     ring::{AccessKey, DeviceSums},
     rule::Rule,
     state::Cause,
-    trace,
     watch::conduct::Conduct as ConductRule,
 };
 use prometheus::Registry;
@@ -41,7 +41,7 @@ use std::{
 };
 
 fn attached() -> Standing {
-    trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect()
+    Probe::ALL.into_iter().map(|event| (event, Ok(()))).collect()
 }
 
 fn observer() -> Observer {
@@ -52,7 +52,7 @@ fn observer() -> Observer {
 }
 
 fn losses(ring_full: u64) -> Losses {
-    Losses { told: [ring_full, 0, 0], skipped: Some(0) }
+    Losses { told: [ring_full, 0, 0, 0], skipped: Some(0) }
 }
 
 fn exposition(observer: &Observer) -> String {
@@ -78,6 +78,7 @@ fn migrate(observer: &mut Observer) {
     let query = |at_ns, outcome, duration_ns| {
         Event::DirtyQuery(DirtyQuery {
             device: SOURCE,
+            source: migscope::dirty::Source::Region,
             at_ns,
             start_bytes: 0,
             range_bytes: 1 << 30,
@@ -121,7 +122,8 @@ fn migrate(observer: &mut Observer) {
         resume,
     ]);
     let capacities = [("DEVICE_SUMS", 256), ("ACCESSES", 8192)].into();
-    let mut sample = Sample { seen: [5, 40, 4, 3, 3, 1], capacities, ..Sample::default() };
+    let mut sample = Sample { capacities, ..Sample::default() };
+    sample.seen[..6].copy_from_slice(&[5, 40, 4, 3, 3, 1]);
     sample.conduct.insert(SOURCE, counts);
     let mut refusals = [0; Rule::COUNT];
     refusals[Rule::ReservedBits.index() as usize] = 1;
@@ -324,7 +326,7 @@ fn the_last_session_of_a_device_takes_the_place_of_the_one_before() {
 #[test]
 fn nothing_is_shown_of_what_no_probe_watches() {
     let mut observer = observer();
-    let missing = Missing { why: "not loaded".into(), remedy: "load it".into() };
+    let missing = Missing::new("not loaded", "load it");
     observer.probes(all_missing(&missing));
     observer.sampled(&Sample::default());
     let text = exposition(&observer);
@@ -338,8 +340,8 @@ fn nothing_is_shown_of_what_no_probe_watches() {
 fn a_sum_that_no_probe_feeds_is_absent_and_not_zero() {
     let mut observer = observer();
     let mut standing = attached();
-    let missing = Missing { why: "not loaded".into(), remedy: "load it".into() };
-    standing.insert(trace::Event::Data, Err(missing));
+    let missing = Missing::new("not loaded", "load it");
+    standing.insert(Probe::Data, Err(missing));
     observer.probes(standing);
     let mut sample = Sample::default();
     sample.devices.insert(SOURCE, DeviceSums { state: 1, ..DeviceSums::default() });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the observer thinks of sources that are played to it: how they end, what blocks them, what is too little to say.
 
+use migscope::device_key::DeviceKey;
 use migscope::{
     event::{DirtyQuery, Event, StateChange},
     feed::Nobody,
@@ -11,7 +12,7 @@ use migscope::{
     session::{outlook::OutlookReport, report::Report},
     state::{Protocol, State},
 };
-use migscope_abi::{device::DeviceKey, dirty::Outcome, ring::DeviceSums, state::Cause, trace};
+use migscope_abi::{dirty::Outcome, probe::Probe, ring::DeviceSums, state::Cause};
 use prometheus::Registry;
 use std::sync::Arc;
 
@@ -34,10 +35,9 @@ struct Source {
 impl Source {
     fn new(left: u64, throughput: u64, stale: u64) -> Self {
         let mut observer = Observer::new(Nobody, Arc::new(Metrics::new(Registry::new())));
-        let attached: Standing =
-            trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect();
+        let attached: Standing = Probe::ALL.into_iter().map(|event| (event, Ok(()))).collect();
         observer.probes(attached);
-        observer.losses(Losses { told: [0; 3], skipped: Some(0) }, 1);
+        observer.losses(Losses { told: [0; 4], skipped: Some(0) }, 1);
         let sums = DeviceSums { state: 3, last_seen_ns: STEP_NS, ..DeviceSums::default() };
         let mut source =
             Self { observer, sums, destination: None, now_ns: STEP_NS, throughput, stale };
@@ -119,6 +119,7 @@ impl Source {
             for start in 0..4 {
                 self.observer.events(&[Event::DirtyQuery(DirtyQuery {
                     device: SOURCE,
+                    source: migscope::dirty::Source::Region,
                     at_ns: self.now_ns + round,
                     start_bytes: start * 256 * MIB,
                     range_bytes: 256 * MIB,
@@ -198,7 +199,7 @@ fn one_who_did_not_see_everything_says_so() {
     let mut source = Source::new(200 * MIB, MIB, 0);
     source.run(20);
     assert!(source.reasons().is_empty());
-    source.observer.losses(Losses { told: [7, 0, 0], skipped: Some(0) }, source.now_ns);
+    source.observer.losses(Losses { told: [7, 0, 0, 0], skipped: Some(0) }, source.now_ns);
     source.run(2);
     assert_eq!(source.reasons(), ["agent_blind"]);
     assert_eq!(source.outlook().verdict, "unknown", "blind is not stuck");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! However many devices come and whatever they do, the series stay within the bounds that are documented.
 
+use migscope::device_key::DeviceKey;
 use migscope::{
     convergence::Reason,
     event::{DirtyQuery, Event, StateChange, Violation},
@@ -12,14 +13,14 @@ use migscope::{
     state::{Protocol, State},
 };
 use migscope_abi::{
-    device::DeviceKey,
     dirty::Outcome,
     latency::BUCKETS,
+    probe::Probe,
     region::{Field, Op},
     ring::{AccessKey, DeviceSums},
     rule::Rule,
     state::Cause,
-    trace::{self, DataDirection},
+    trace::DataDirection,
 };
 use prometheus::Registry;
 use proptest::{prelude::*, sample::select};
@@ -67,6 +68,7 @@ fn event() -> impl Strategy<Value = Event> {
         |(device, outcome, duration_ns)| {
             Event::DirtyQuery(DirtyQuery {
                 device,
+                source: migscope::dirty::Source::Region,
                 at_ns: 0,
                 start_bytes: 0,
                 range_bytes: 4096,
@@ -115,7 +117,7 @@ proptest! {
         sample in sample(),
     ) {
         let mut observer = observer();
-        observer.probes(trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect());
+        observer.probes(Probe::ALL.into_iter().map(|event| (event, Ok(()))).collect());
         observer.losses(Losses { skipped: Some(0), ..Losses::default() }, 0);
         observer.events(&events);
         observer.settled(1 << 41);
@@ -171,7 +173,7 @@ fn a_family_that_is_full_says_what_it_refused_until_devices_age_out() {
 #[test]
 fn a_device_that_was_refused_is_shown_once_another_ages_out_though_nothing_of_it_changes() {
     let mut observer = observer();
-    observer.probes(trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect());
+    observer.probes(Probe::ALL.into_iter().map(|event| (event, Ok(()))).collect());
     let keys: Vec<_> = (0..=u8::MAX).map(|function| DeviceKey::pci(0, 0, function)).collect();
     let one_more = DeviceKey::pci(0, 1, 0);
     let change = |device, cause, at_ns| {

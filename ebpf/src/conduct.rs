@@ -13,9 +13,10 @@ use crate::{
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
 use core::hint::black_box;
 use migscope_abi::{
+    probe::Probe,
     region::{Field, Op},
     ring::{ConductCounts, ConductRecord, Conducted, Kind, Lost},
-    trace::{self, Event},
+    trace,
     watch::{Watch, conduct::Conduct},
 };
 
@@ -30,7 +31,7 @@ static START: Conducted = Conducted {
 /// Shows the watch an access.
 #[inline(always)]
 pub(crate) fn accessed(ctx: &RawTracePointContext, event: &trace::RegionAccess) {
-    let Some(conducted) = conducted(Event::RegionAccess, event.device) else {
+    let Some(conducted) = conducted(Probe::RegionAccess, event.device) else {
         return;
     };
     if let Some(rule) = conducted.watch.access(event) {
@@ -42,14 +43,14 @@ pub(crate) fn accessed(ctx: &RawTracePointContext, event: &trace::RegionAccess) 
             field: event.field,
             op: event.op,
         };
-        broken(ctx, Event::RegionAccess, conducted, rule, &moment);
+        broken(ctx, Probe::RegionAccess, conducted, rule, &moment);
     }
 }
 
 /// Shows the watch a change of state, before the record of it is in the ring.
 #[inline(always)]
 pub(crate) fn state_changed(ctx: &RawTracePointContext, event: &trace::State) {
-    let Some(conducted) = conducted(Event::State, event.device) else {
+    let Some(conducted) = conducted(Probe::State, event.device) else {
         return;
     };
     let change = conducted.watch.state_changed(event);
@@ -62,7 +63,7 @@ pub(crate) fn state_changed(ctx: &RawTracePointContext, event: &trace::State) {
             field: Field::DeviceState as u32,
             op: Op::Write as u32,
         };
-        broken(ctx, Event::State, conducted, rule, &moment);
+        broken(ctx, Probe::State, conducted, rule, &moment);
     }
     if event.result >= 0 && conducted.untold != 0 {
         tell_counts(ctx, event.device, conducted);
@@ -84,7 +85,7 @@ struct Moment {
 }
 
 #[inline(always)]
-fn conducted(event: Event, device: u64) -> Option<&'static mut Conducted> {
+fn conducted(probe: Probe, device: u64) -> Option<&'static mut Conducted> {
     let entry = CONDUCT.get_ptr_mut(device).or_else(|| {
         #[expect(
             clippy::needless_borrows_for_generic_args,
@@ -94,7 +95,7 @@ fn conducted(event: Event, device: u64) -> Option<&'static mut Conducted> {
         CONDUCT.get_ptr_mut(device)
     });
     let Some(entry) = entry else {
-        lost(event, Lost::MapFull);
+        lost(probe, Lost::MapFull);
         return None;
     };
     // SAFETY: `entry` is a value of the map, aligned to eight bytes and alive while the program runs, which does not keep the
@@ -107,7 +108,7 @@ fn conducted(event: Event, device: u64) -> Option<&'static mut Conducted> {
 #[inline(always)]
 fn broken(
     ctx: &RawTracePointContext,
-    event: Event,
+    probe: Probe,
     conducted: &mut Conducted,
     rule: Conduct,
     moment: &Moment,
@@ -124,7 +125,7 @@ fn broken(
         conducted.untold = conducted.untold.wrapping_add(1);
         return;
     }
-    submit::<ConductRecord>(ctx, event, Kind::Conduct, |entry| {
+    submit::<ConductRecord>(ctx, probe, Kind::Conduct, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all of it is written.
         unsafe {
             entry.write(ConductRecord {
@@ -145,7 +146,7 @@ fn broken(
 /// Tells how often each rule was broken in this session.
 #[inline(always)]
 fn tell_counts(ctx: &RawTracePointContext, device: u64, conducted: &mut Conducted) {
-    submit::<ConductCounts>(ctx, Event::State, Kind::ConductCounts, |entry| {
+    submit::<ConductCounts>(ctx, Probe::State, Kind::ConductCounts, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all three fields of it are written.
         unsafe {
             (&raw mut (*entry).header).write(header(Kind::ConductCounts));

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-//! From a tracepoint into the ring: reading the record, reserving, submitting, and counting what is lost on the way.
+//! From a probe into the ring: reading a tracepoint's record, reserving, submitting, and counting what is lost on the way.
 #![expect(unsafe_code, reason = "kernel memory and map values are reached through raw pointers")]
 
 use crate::maps::{EVENTS, EVENTS_BYTES, LOST, SEEN};
 use aya_ebpf::{
+    EbpfContext,
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated::bpf_ktime_get_ns},
     maps::PerCpuArray,
@@ -11,24 +12,24 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::{debug, warn};
 use migscope_abi::{
+    probe::Probe,
     ring::{Header, Kind, Lost, lost_slot},
-    trace::Event,
 };
 
 /// Reads the record of a tracepoint and counts it, or counts the loss.
 #[inline(always)]
-pub(crate) fn record<T: Copy + 'static>(ctx: &RawTracePointContext, event: Event) -> Option<T> {
+pub(crate) fn record<T: Copy + 'static>(ctx: &RawTracePointContext, probe: Probe) -> Option<T> {
     let source: *const T = ctx.arg(0);
     // SAFETY: the helper takes any address: it fails where there is nothing to read and never faults. `T` is one of the records
     // of `migscope_abi::trace`, integers only, for which every bit pattern is a value.
     match unsafe { bpf_probe_read_kernel(source) } {
         Ok(record) => {
-            count(&SEEN, event as u32);
+            count(&SEEN, probe as u32);
             Some(record)
         }
         Err(errno) => {
-            lost(event, Lost::Unreadable);
-            warn!(ctx, "tracepoint {}: its record cannot be read: error {}", event.name(), errno);
+            lost(probe, Lost::Unreadable);
+            warn!(ctx, "tracepoint {}: its record cannot be read: error {}", probe.name(), errno);
             None
         }
     }
@@ -40,21 +41,21 @@ pub(crate) fn record<T: Copy + 'static>(ctx: &RawTracePointContext, event: Event
 /// a few times a second, or until a quarter of the ring is full. To wake a process costs the migration more than the record does.
 #[inline(always)]
 pub(crate) fn submit<T: 'static>(
-    ctx: &RawTracePointContext,
-    event: Event,
+    ctx: &impl EbpfContext,
+    probe: Probe,
     kind: Kind,
     fill: impl FnOnce(*mut T),
 ) {
     match EVENTS.reserve::<T>(0) {
         Some(mut entry) => {
             fill(entry.as_mut_ptr());
-            let wake = matches!(kind, Kind::State)
+            let wake = matches!(kind, Kind::State | Kind::MigState)
                 || EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(EVENTS_BYTES / 4);
             let flag = if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
             entry.submit(u64::from(flag));
         }
         None => {
-            lost(event, Lost::RingFull);
+            lost(probe, Lost::RingFull);
             debug!(ctx, "the ring is full: a {} record is lost", kind.name());
         }
     }
@@ -78,10 +79,16 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Counts something of `event` that will not reach the agent.
+/// Counts something that `probe` saw and that will not reach the agent.
 #[inline(always)]
-pub(crate) fn lost(event: Event, reason: Lost) {
-    count(&LOST, lost_slot(event, reason));
+pub(crate) fn lost(probe: Probe, reason: Lost) {
+    count(&LOST, lost_slot(probe, reason));
+}
+
+/// Counts a call that `probe` looks at.
+#[inline(always)]
+pub(crate) fn seen(probe: Probe) {
+    count(&SEEN, probe as u32);
 }
 
 /// Adds one to a slot that the running program alone writes.

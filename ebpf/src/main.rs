@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-//! The probes: one raw-tracepoint program on each tracepoint of the driver.
+//! The probes: one raw-tracepoint program on each tracepoint of our driver, and kprobes for the v2 protocol of any driver.
 //!
 //! ```text
 //!  tracepoint      program         sums (maps)                          ring (emit)
@@ -10,17 +10,31 @@
 //!  dirty_query     dirty.rs        dirty_queries, _pages, _bytes        record
 //!  dma             dirty.rs        dma_transfers, dma_bytes
 //!  error           region.rs       REFUSALS                             record
+//!
+//!  function        program          sums                                 ring
+//!  a device's      device_ioctl.rs  DEVICE_SUMS.state, left, dirty_*     record + copy of the sums, reports of DMA logging
+//!  ioctl, release
+//!  a data file's   data_file.rs     data_bytes, iterations, left
+//!  read, write …
 //! ```
 //!
-//! A program's argument is a pointer to one record of `migscope_abi::trace`. What goes missing is counted in `LOST`, by reason;
-//! what came is counted in `SEEN`, by tracepoint.
+//! The argument of a program on a tracepoint is a pointer to one record of `migscope_abi::trace`. What goes missing is counted in `LOST`, by reason;
+//! what came is counted in `SEEN`, by program.
 #![no_std]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "an atomic addition, which core offers on this target only so"
+)]
 #![no_main]
 
+mod bitmap;
 mod conduct;
 mod emit;
+mod kernel;
 mod license;
 mod maps;
 mod panic;
 mod probes;
+mod shared;
 mod sums;

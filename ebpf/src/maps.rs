@@ -5,18 +5,21 @@
 //! though not moved to another CPU. So a per-CPU value does not belong to whoever runs. But the kernel lets a program run only once
 //! at a time on each CPU (`bpf_prog_get_recursion_context`); a run that comes in between is left out and counted as a miss of the
 //! program, which the agent takes for a loss. So a per-CPU value needs no atomics if one program alone writes it, and none here is
-//! written by two: `LOST` has a row for each. A device's sums are guarded by the driver's lock.
+//! written by two: `LOST` has a row for each. A device's sums are guarded by our driver's lock; those of a device of another driver, whose ioctls and
+//! data may come from several threads, are changed atomically, one number at a time (`crate::shared`).
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use migscope_abi::{
+    device::NAME_BYTES,
     latency::BUCKETS,
+    probe::Probe,
     region::{Field, Op},
     ring::{AccessKey, Conducted, DeviceSums, Lost, latency_series},
     rule::Rule,
-    trace::Event,
+    v2::Offsets,
 };
 
 /// Devices that can be told apart. A host has a few dozen VFIO devices; entries of devices that are gone are removed by the agent.
@@ -62,11 +65,102 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 /// Index: `lost_slot`.
 #[map]
 pub(crate) static LOST: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(entries(Event::COUNT * Lost::COUNT), 0);
+    PerCpuArray::with_max_entries(entries(Probe::COUNT * Lost::COUNT), 0);
 
-/// Index: `Event`. Tracepoint records that were read.
+/// Index: `Probe`. Tracepoint records that were read, and calls that were looked at.
 #[map]
-pub(crate) static SEEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(entries(Event::COUNT), 0);
+pub(crate) static SEEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(entries(Probe::COUNT), 0);
+
+/// Where the fields of the kernel's own structures are: one entry, which the agent writes before it attaches what needs it.
+#[map]
+pub(crate) static OFFSETS: Array<Offsets> = Array::with_max_entries(1, 0);
+
+/// Key: `DeviceKey`, the hash of a name; the name.
+#[map]
+pub(crate) static DEVICE_NAMES: HashMap<u64, [u8; NAME_BYTES]> =
+    HashMap::with_max_entries(DEVICES, 0);
+
+/// Key: thread (`bpf_get_current_pid_tgid`). The ioctl on a device's file that it is in. A thread is in one at a time.
+#[map]
+pub(crate) static DEVICE_CALLS: HashMap<u64, DeviceCall> = HashMap::with_max_entries(CALLS, 0);
+
+/// Key: thread. The call on a data file that it is in.
+#[map]
+pub(crate) static FILE_CALLS: HashMap<u64, FileCall> = HashMap::with_max_entries(CALLS, 0);
+
+/// Key: address of the `struct file` behind a `data_fd`.
+#[map]
+pub(crate) static DATA_FILES: HashMap<u64, DataFile> = HashMap::with_max_entries(DEVICES, 0);
+
+/// Key: `DeviceKey`. What is kept of a device of the v2 protocol beside its sums.
+#[map]
+pub(crate) static V2_DEVICES: HashMap<u64, V2Device> = HashMap::with_max_entries(DEVICES, 0);
+
+/// Key: address of a function that an operation of a data file points to; its `FileOp`. So the agent learns where a driver's
+/// operations are.
+#[map]
+pub(crate) static DATA_OPS: HashMap<u64, u32> = HashMap::with_max_entries(DEVICES, 0);
+
+/// Room for a piece of a process's bitmap.
+#[map]
+pub(crate) static PIECE: PerCpuArray<[u64; PIECE_WORDS]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Threads that are in such a call at the same time.
+const CALLS: u32 = 4096;
+/// A page of them.
+pub(crate) const PIECE_WORDS: usize = 512;
+
+/// An ioctl on a device's file that has begun.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct DeviceCall {
+    pub(crate) device: u64,
+    /// Its argument: an address in the process.
+    pub(crate) arg: u64,
+    pub(crate) began_ns: u64,
+    /// Bits that were set in the bitmap before.
+    pub(crate) bits_before: u64,
+    /// `vfio_device_feature.flags`; 0 for a reset.
+    pub(crate) flags: u32,
+    /// The state that is asked for.
+    pub(crate) requested: u32,
+    /// The state in which the driver took the first arc, and the last one; `NO_STATE` before.
+    pub(crate) first: u32,
+    pub(crate) last: u32,
+    pub(crate) steps: u32,
+    pub(crate) reserved: u32,
+}
+
+/// A call on a data file that has begun.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct FileCall {
+    pub(crate) file: u64,
+    /// An address in the process, for an ioctl.
+    pub(crate) arg: u64,
+    pub(crate) began_ns: u64,
+}
+
+/// A file that carries device data.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct DataFile {
+    pub(crate) device: u64,
+    /// Bytes that were counted.
+    pub(crate) counted_bytes: u64,
+    /// Bytes since the end of its data was last reached.
+    pub(crate) burst_bytes: u64,
+}
+
+/// What is kept of a device beside its sums.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct V2Device {
+    /// Address of its `struct file` for data; 0 while there is none.
+    pub(crate) data_file: u64,
+    /// Whether the flags of `vfio_precopy_info` mean anything.
+    pub(crate) tells_reinits: u64,
+}
 
 /// One for each field and direction; the last index is that of the last field, written.
 const LATENCY_SERIES: u32 = latency_series(entries(Field::COUNT) - 1, entries(Op::COUNT) - 1) + 1;

@@ -6,16 +6,16 @@ use crate::{
     emit::{lost, now_ns},
     maps::DEVICE_SUMS,
 };
-use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
+use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST};
 use aya_log_ebpf::debug;
 use core::hint::black_box;
 use migscope_abi::{
-    ring::{DeviceSums, Lost, STATE_UNKNOWN, Stay},
-    trace::Event,
+    probe::Probe,
+    ring::{DeviceSums, Left, Lost, STATE_UNKNOWN, Stay},
 };
 
-/// What a device starts with: nothing counted, and its state not yet told.
-const START: DeviceSums = DeviceSums {
+/// What a device starts with: nothing counted, and its state not yet told. Too large for a program's stack of 512 bytes.
+pub(crate) static START: DeviceSums = DeviceSums {
     data_bytes: [0; 2],
     iterations: [0; 2],
     dirty_queries: [0; 4],
@@ -30,35 +30,43 @@ const START: DeviceSums = DeviceSums {
     data_busy_ns: [0; 2],
     query_busy_ns: 0,
     stay: Stay::NONE,
+    left: Left::NONE,
 };
-
-/// What stands in a state record when the device has no sums.
-pub(crate) const MISSING: DeviceSums = START;
 
 /// Changes the sums of `device` and gives them back, or counts the loss when the map has no room for another device.
 #[inline(always)]
 pub(crate) fn update(
-    ctx: &RawTracePointContext,
-    event: Event,
+    ctx: &impl EbpfContext,
+    probe: Probe,
     device: u64,
     change: impl FnOnce(&mut DeviceSums),
 ) -> Option<*mut DeviceSums> {
-    let entry = DEVICE_SUMS.get_ptr_mut(device).or_else(|| {
-        // Another CPU may have made the entry meanwhile: whoever came first, it is found now.
-        let _ = DEVICE_SUMS.insert(device, START, u64::from(BPF_NOEXIST));
-        DEVICE_SUMS.get_ptr_mut(device)
-    });
-    let Some(entry) = entry else {
-        lost(event, Lost::MapFull);
-        debug!(ctx, "no room for the sums of another device (key {:x})", device);
-        return None;
-    };
+    let entry = entry(ctx, probe, device)?;
     // SAFETY: `entry` is a value of the map, aligned to eight bytes and alive while the program runs. The driver emits all
     // records of a device under that device's lock, so no other program changes this value; user space gets copies.
     let sums = unsafe { &mut *entry };
     change(sums);
     sums.last_seen_ns = now_ns();
     Some(entry)
+}
+
+/// The entry of `device`, which is made if there is none; or counts the loss when the map has no room for another device.
+#[inline(always)]
+pub(crate) fn entry(ctx: &impl EbpfContext, probe: Probe, device: u64) -> Option<*mut DeviceSums> {
+    let entry = DEVICE_SUMS.get_ptr_mut(device).or_else(|| {
+        // Another CPU may have made the entry meanwhile: whoever came first, it is found now.
+        #[expect(
+            clippy::needless_borrows_for_generic_args,
+            reason = "by value it would be copied to the stack"
+        )]
+        let _ = DEVICE_SUMS.insert(device, &START, u64::from(BPF_NOEXIST));
+        DEVICE_SUMS.get_ptr_mut(device)
+    });
+    if entry.is_none() {
+        lost(probe, Lost::MapFull);
+        debug!(ctx, "no room for the sums of another device (key {:x})", device);
+    }
+    entry
 }
 
 /// Adds to one of a row of counters; an index that is none adds nothing.

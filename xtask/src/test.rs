@@ -36,6 +36,10 @@ const GUEST_TIMEOUT: Duration = Duration::from_secs(900);
 /// For six suspensions of a second.
 const SUSPEND_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// What runs on kernels as a distribution ships them, and on which: the oldest and the newest whose mtty migrates are enough for the second.
+const STOCK: [(&str, &[Series]); 2] =
+    [(matrix::TESTS, &Series::ALL), (matrix::MIGRATIONS, &[Series::V6_12, Series::V7_3])];
+
 /// Runs everything.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     setup::packages()?;
@@ -157,7 +161,10 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         let debug = Kernel::ensure(workspace, Variant::Debug)?;
         let debug_driver = build_driver::build(workspace, &debug.build_tree())?;
         let guests = [(kernel, driver), (debug, debug_driver)];
-        let stock = Program::tests(workspace, &programs)?;
+        let stock = STOCK.map(|(name, kernels)| {
+            Ok((name, kernels, Program::tests(workspace, &programs, name)?))
+        });
+        let stock = stock.into_iter().collect::<Result<Vec<_>>>()?;
         let mut tests = programs::guest_tests(workspace)?;
         // It is for kernels without our driver.
         tests.retain(|test| test.name != matrix::TESTS);
@@ -187,12 +194,14 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         let (kernel, driver) = &usual;
         suspended(workspace, kernel, driver, suspend)
     });
-    for series in Series::ALL {
-        let kernel = Choice::Stock(series);
-        report.step(format!("guest: {}, on Debian's kernel {kernel}", matrix::TESTS), || {
-            let row = matrix::on(workspace, kernel, &stock, GUEST_TIMEOUT)?;
-            Ok(row.tests.or_failed(row.is_good()))
-        });
+    for (name, kernels, program) in &stock {
+        for series in kernels.iter().copied() {
+            let kernel = Choice::Stock(series);
+            report.step(format!("guest: {name}, on Debian's kernel {kernel}"), || {
+                let row = matrix::on(workspace, kernel, program, GUEST_TIMEOUT)?;
+                Ok(row.tests.or_failed(row.is_good()))
+            });
+        }
     }
     if let Some(Timings { boot_ns, driver_load_ns, driver_bind_ns, ready_ns, .. }) = timings {
         let seconds = |ns| format!("{:.2} s", Duration::from_nanos(ns).as_secs_f64());

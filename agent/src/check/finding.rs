@@ -35,13 +35,13 @@ impl Finding {
         }
     }
 
-    /// It is not there.
+    /// It is not there; nothing is lost without it if it is dormant.
     pub(super) fn absent(name: &str, missing: Missing) -> Self {
-        let Missing { why, remedy } = missing;
+        let Missing { why, remedy, dormant } = missing;
         Self {
             name: name.into(),
             available: false,
-            needed: true,
+            needed: !dormant,
             detail: None,
             why: Some(why),
             remedy: Some(remedy),

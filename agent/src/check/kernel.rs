@@ -30,11 +30,10 @@ fn sysctl(paths: &Paths, name: &str, meaning: fn(i64) -> &'static str) -> Findin
         Some(value) => Finding::present(name, format!("{value}: {}", meaning(value))),
         None => Finding::absent(
             name,
-            Missing {
-                why: format!("there is no sys/kernel/{name} below {}", paths.procfs.display()),
-                remedy: "name procfs with --path.procfs; the kernel may also be built without it"
-                    .into(),
-            },
+            Missing::new(
+                format!("there is no sys/kernel/{name} below {}", paths.procfs.display()),
+                "name procfs with --path.procfs; the kernel may also be built without it",
+            ),
         ),
     }
     .optional()
@@ -47,10 +46,10 @@ fn kernel_release() -> Finding {
     } else {
         Finding::absent(
             "kernel",
-            Missing {
-                why: format!("Linux {release} has no BPF ring buffers"),
-                remedy: "use Linux 5.8 or later".into(),
-            },
+            Missing::new(
+                format!("Linux {release} has no BPF ring buffers"),
+                "use Linux 5.8 or later",
+            ),
         )
     }
 }
@@ -60,20 +59,20 @@ fn privilege(paths: &Paths) -> Finding {
         Some(true) => Finding::present("privilege", "this process may load BPF programs"),
         Some(false) => Finding::absent(
             "privilege",
-            Missing {
-                why: "this process has neither CAP_SYS_ADMIN nor CAP_BPF with CAP_PERFMON".into(),
-                remedy: "run it as root, or give it CAP_BPF and CAP_PERFMON".into(),
-            },
+            Missing::new(
+                "this process has neither CAP_SYS_ADMIN nor CAP_BPF with CAP_PERFMON",
+                "run it as root, or give it CAP_BPF and CAP_PERFMON",
+            ),
         ),
         None => Finding::absent(
             "privilege",
-            Missing {
-                why: format!(
+            Missing::new(
+                format!(
                     "the capabilities of this process cannot be read below {}",
                     paths.procfs.display()
                 ),
-                remedy: "name procfs with --path.procfs".into(),
-            },
+                "name procfs with --path.procfs",
+            ),
         )
         .optional(),
     }
@@ -83,11 +82,10 @@ fn lockdown(paths: &Paths) -> Finding {
     match kernel::lockdown(paths).as_deref() {
         Some("confidentiality") => Finding::absent(
             "lockdown",
-            Missing {
-                why: "kernel lockdown is \"confidentiality\": programs may not read kernel memory"
-                    .into(),
-                remedy: "boot without it, or with lockdown=integrity".into(),
-            },
+            Missing::new(
+                "kernel lockdown is \"confidentiality\": programs may not read kernel memory",
+                "boot without it, or with lockdown=integrity",
+            ),
         ),
         Some(mode) => Finding::present("lockdown", mode),
         None => Finding::present("lockdown", "none"),
@@ -100,11 +98,10 @@ fn btf(paths: &Paths) -> Finding {
     } else {
         Finding::absent(
             "btf",
-            Missing {
-                why: "there is no /sys/kernel/btf/vmlinux".into(),
-                remedy: "use a kernel built with CONFIG_DEBUG_INFO_BTF; today's probes do without"
-                    .into(),
-            },
+            Missing::new(
+                "there is no /sys/kernel/btf/vmlinux",
+                "use a kernel built with CONFIG_DEBUG_INFO_BTF; today's probes do without",
+            ),
         )
     }
     .optional()
@@ -115,17 +112,17 @@ fn tracepoints(paths: &Paths) -> Finding {
         Some(names) if !names.is_empty() => Finding::present("tracepoints", names.join(", ")),
         Some(_) => Finding::absent(
             "tracepoints",
-            Missing {
-                why: "tracefs shows no events of vfio_mediate".into(),
-                remedy: "load the module: modprobe vfio_mediate".into(),
-            },
+            Missing::new(
+                "tracefs shows no events of vfio_mediate",
+                "load the module: modprobe vfio_mediate",
+            ),
         ),
         None => Finding::absent(
             "tracepoints",
-            Missing {
-                why: "tracefs cannot be read".into(),
-                remedy: "mount it at /sys/kernel/tracing; the probes do without".into(),
-            },
+            Missing::new(
+                "tracefs cannot be read",
+                "mount it at /sys/kernel/tracing; the probes do without",
+            ),
         ),
     }
     // Only the attempt to attach is the proof, and that is made for each probe.

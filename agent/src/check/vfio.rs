@@ -24,11 +24,10 @@ fn core(paths: &Paths) -> Finding {
     }
     Finding::absent(
         "vfio",
-        Missing {
-            why: "there is no VFIO in this kernel: no /sys/class/misc/vfio, so no /dev/vfio/vfio"
-                .into(),
-            remedy: "load it: modprobe vfio-pci".into(),
-        },
+        Missing::new(
+            "there is no VFIO in this kernel: no /sys/class/misc/vfio, so no /dev/vfio/vfio",
+            "load it: modprobe vfio-pci",
+        ),
     )
 }
 
@@ -39,10 +38,10 @@ fn modules(paths: &Paths) -> Finding {
     }
     Finding::absent(
         "vfio modules",
-        Missing {
-            why: "no module of VFIO is loaded".into(),
-            remedy: "load the drivers of the devices: modprobe vfio-pci, vfio_mediate, …".into(),
-        },
+        Missing::new(
+            "no module of VFIO is loaded",
+            "load the drivers of the devices: modprobe vfio-pci, vfio_mediate, …",
+        ),
     )
     .optional()
 }
@@ -55,11 +54,10 @@ fn iommu(paths: &Paths) -> Finding {
     }
     Finding::absent(
         "iommu",
-        Missing {
-            why: "there are no IOMMU groups: no device can be given to a guest safely".into(),
-            remedy: "switch the IOMMU on in the firmware and the kernel (intel_iommu=on; AMD's is on by itself)"
-                .into(),
-        },
+        Missing::new(
+            "there are no IOMMU groups: no device can be given to a guest safely",
+            "switch the IOMMU on in the firmware and the kernel (intel_iommu=on; AMD's is on by itself)",
+        ),
     )
 }
 
@@ -68,12 +66,11 @@ fn devices(paths: &Paths) -> Finding {
     if bound.is_empty() {
         return Finding::absent(
             "vfio devices",
-            Missing {
-                why: "no PCI device has a VFIO driver, so there is nothing to watch yet".into(),
-                remedy: "give one to a driver: write the driver's name to the device's driver_override, \
-                         and its address to /sys/bus/pci/drivers_probe"
-                    .into(),
-            },
+            Missing::new(
+                "no PCI device has a VFIO driver, so there is nothing to watch yet",
+                "give one to a driver: write the driver's name to the device's driver_override, \
+                         and its address to /sys/bus/pci/drivers_probe",
+            ),
         )
         .optional();
     }

@@ -2,7 +2,7 @@
 //! VFIO, as sysfs tells of it (`Documentation/driver-api/vfio.rst`).
 
 use super::Paths;
-use migscope_abi::device::DeviceKey;
+use crate::device_key::DeviceKey;
 use std::{
     collections::BTreeSet,
     fs,

@@ -4,7 +4,6 @@
 use super::{
     catalog::Catalog,
     description::Label,
-    dirty::SOURCES,
     family::{About, Numbers},
 };
 use crate::{convergence::Reason, dirty::Source};
@@ -75,7 +74,10 @@ impl ConvergenceFamilies {
                 About {
                     name: "vfio_migration_dirty_rate_bytes_per_second",
                     help: "How fast memory becomes dirty, by who reports it: what the last round of queries told, over the time since the round before.",
-                    labels: [Label::device(), Label::one_of("source", SOURCES.map(Source::name))],
+                    labels: [
+                        Label::device(),
+                        Label::one_of("source", Source::ALL.map(Source::name)),
+                    ],
                     absent: while_unknown,
                 },
             ),
@@ -84,7 +86,10 @@ impl ConvergenceFamilies {
                 About {
                     name: "vfio_migration_dirty_rate_window_seconds",
                     help: "The time over which the dirty rate was taken. A page that becomes dirty twice in it counts once, so a longer one gives a smaller rate.",
-                    labels: [Label::device(), Label::one_of("source", SOURCES.map(Source::name))],
+                    labels: [
+                        Label::device(),
+                        Label::one_of("source", Source::ALL.map(Source::name)),
+                    ],
                     absent: while_unknown,
                 },
             ),
@@ -151,7 +156,7 @@ impl ConvergenceFamilies {
             let rate = throughput.iter().find(|(of, _)| *of == direction).map(|(_, rate)| *rate);
             self.throughput.set_known([device, direction.name()], rate);
         }
-        for source in SOURCES {
+        for source in Source::ALL {
             let told = dirty_rates.iter().find(|(of, ..)| *of == source);
             let labels = [device, source.name()];
             self.dirty_rate.set_known(labels, told.map(|(_, rate, _)| *rate));

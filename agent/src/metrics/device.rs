@@ -191,6 +191,7 @@ impl DeviceFamilies {
             self.state_seconds.set([&name, state.name()], seconds(ns));
         }
         self.pending_bytes.set_known([&name], device.pending_bytes().map(number));
+        self.show_remaining(&name, &device.remaining());
     }
 
     /// Shows what a device says of the bytes that it has still to give.

@@ -12,12 +12,10 @@ use crate::{
     event::DirtyQuery,
     latency::CALL,
     sample::Sample,
-    session::Coverage,
+    session::Coverages,
+    state::protocol_of,
 };
 use migscope_abi::{dirty::Outcome, trace::DmaDirection};
-
-/// The values of the label `source`.
-pub(super) const SOURCES: [Source; 1] = [Source::Region];
 
 /// Families of dirty pages.
 pub struct DirtyFamilies {
@@ -38,7 +36,10 @@ impl DirtyFamilies {
                 About {
                     name: "vfio_migration_dirty_pages_total",
                     help: "Pages reported dirty, in pages of the queries, by who reported them.",
-                    labels: [Label::device(), Label::one_of("source", SOURCES.map(Source::name))],
+                    labels: [
+                        Label::device(),
+                        Label::one_of("source", Source::ALL.map(Source::name)),
+                    ],
                     absent: "while the probe dirty_query is missing",
                 },
             ),
@@ -47,7 +48,10 @@ impl DirtyFamilies {
                 About {
                     name: "vfio_migration_dirty_bytes_total",
                     help: "Memory reported dirty, by who reported it.",
-                    labels: [Label::device(), Label::one_of("source", SOURCES.map(Source::name))],
+                    labels: [
+                        Label::device(),
+                        Label::one_of("source", Source::ALL.map(Source::name)),
+                    ],
                     absent: "while the probe dirty_query is missing",
                 },
             ),
@@ -58,7 +62,7 @@ impl DirtyFamilies {
                     help: "Queries for dirty pages: no page (none), every page (all), a bitmap, or an error, after which nothing is known.",
                     labels: [
                         Label::device(),
-                        Label::one_of("source", SOURCES.map(Source::name)),
+                        Label::one_of("source", Source::ALL.map(Source::name)),
                         Label::one_of("outcome", Outcome::ALL.map(Outcome::name)),
                     ],
                     absent: "while the probe dirty_query is missing",
@@ -70,7 +74,7 @@ impl DirtyFamilies {
                 About {
                     name: "vfio_migration_dirty_query_duration_seconds",
                     help: "How long the driver took to answer a query for dirty pages.",
-                    labels: [Label::one_of("source", SOURCES.map(Source::name))],
+                    labels: [Label::one_of("source", Source::ALL.map(Source::name))],
                     absent: "before the first query",
                 },
             ),
@@ -102,10 +106,11 @@ impl DirtyFamilies {
     }
 
     /// Shows what the probes have added up, as far as they are there.
-    pub fn show(&self, sample: &Sample, coverage: Coverage) {
-        let source = Source::Region.name();
+    pub fn show(&self, sample: &Sample, coverages: &Coverages) {
         for (device, sums) in &sample.devices {
             let device = device.to_string();
+            let protocol = protocol_of(sums);
+            let (source, coverage) = (Source::of(protocol).name(), coverages.of(protocol));
             if coverage.dirty {
                 let account = Account::from(sums);
                 self.pages.set([&device, source], number(account.pages));
@@ -128,7 +133,7 @@ impl DirtyFamilies {
 
     /// Counts the duration of a query.
     pub fn queried(&self, query: &DirtyQuery) {
-        self.query_duration.update([Source::Region.name()], |latency| {
+        self.query_duration.update([query.source.name()], |latency| {
             latency.record(query.duration_ns);
         });
     }

@@ -13,8 +13,8 @@ use crate::{
     sample::{Losses, Sample},
 };
 use migscope_abi::{
+    probe::Probe,
     ring::{Kind, Lost},
-    trace::Event,
 };
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ impl OwnFamilies {
                 About {
                     name: "migscope_probe_attached",
                     help: "1 for a probe that is attached, 0 for one that is missing; /readyz and `migscope check` say why.",
-                    labels: [Label::one_of("probe", Event::ALL.map(Event::name))],
+                    labels: [Label::one_of("probe", Probe::ALL.map(Probe::name))],
                     absent: "before the probes were tried",
                 },
             ),
@@ -93,7 +93,7 @@ impl OwnFamilies {
                 About {
                     name: "migscope_events_total",
                     help: "Events of the driver that the probes saw.",
-                    labels: [Label::one_of("kind", Event::ALL.map(Event::name))],
+                    labels: [Label::one_of("kind", Probe::ALL.map(Probe::name))],
                     absent: "while the probe is missing",
                 },
             ),
@@ -123,7 +123,7 @@ impl OwnFamilies {
                 About {
                     name: "migscope_bpf_program_runs_total",
                     help: "Runs of each probe's program; absent where the kernel does not count them.",
-                    labels: [Label::one_of("program", Event::ALL.map(Event::name))],
+                    labels: [Label::one_of("program", Probe::ALL.map(Probe::name))],
                     absent: "where the kernel does not count",
                 },
             ),
@@ -132,7 +132,7 @@ impl OwnFamilies {
                 About {
                     name: "migscope_bpf_program_run_seconds_total",
                     help: "Run time of each probe's program; absent where the kernel does not count it.",
-                    labels: [Label::one_of("program", Event::ALL.map(Event::name))],
+                    labels: [Label::one_of("program", Probe::ALL.map(Probe::name))],
                     absent: "where the kernel does not count",
                 },
             ),
@@ -211,7 +211,7 @@ impl OwnFamilies {
 
     /// Shows what the probes saw; what a missing probe would have seen is unknown.
     pub fn sampled(&self, sample: &Sample, standing: &Standing) {
-        for (event, count) in Event::ALL.into_iter().zip(sample.seen) {
+        for (event, count) in Probe::ALL.into_iter().zip(sample.seen) {
             if standing.get(&event).is_some_and(Result::is_ok) {
                 self.events.set([event.name()], number(count));
             }

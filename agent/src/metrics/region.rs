@@ -7,9 +7,14 @@ use super::{
     family::{About, Latencies, Numbers},
     number,
 };
-use crate::{latency::CALL, sample::Sample, session::Coverage};
+use crate::device_key::DeviceKey;
+use crate::{
+    latency::CALL,
+    sample::Sample,
+    session::Coverages,
+    state::{Protocol, protocol_of},
+};
 use migscope_abi::{
-    device::DeviceKey,
     region::{Field, Op},
     rule::Rule,
     trace::DataDirection,
@@ -95,9 +100,9 @@ impl RegionFamilies {
     }
 
     /// Shows what the probes have added up, as far as they are there.
-    pub fn show(&self, sample: &Sample, coverage: Coverage) {
-        if coverage.data {
-            for (device, sums) in &sample.devices {
+    pub fn show(&self, sample: &Sample, coverages: &Coverages) {
+        for (device, sums) in &sample.devices {
+            if coverages.of(protocol_of(sums)).data {
                 let device = device.to_string();
                 for (direction, bytes) in DataDirection::ALL.into_iter().zip(sums.data_bytes) {
                     self.data_bytes.set([&device, direction.name()], number(bytes));
@@ -106,7 +111,7 @@ impl RegionFamilies {
                 self.iterations.set([&device], number(iterations));
             }
         }
-        if coverage.access {
+        if coverages.of(Protocol::Region).access {
             self.show_accesses(sample);
         }
         // What the probes add up, and not the records: of those some are lost when somebody breaks rules in a loop.

@@ -1,19 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Attaching each program to its tracepoint, and saying what is missing when that fails.
+//! Attaching each program to where it belongs, and saying what is missing when that fails.
+//!
+//! ```text
+//!   tracepoints of our driver        there while the module vfio_mediate is
+//!   functions of vfio                there while the module vfio is, and usable once the kernel's types are known
+//!   operations of data files         there while a driver that migrates is loaded; see `operations`
+//! ```
 
-use super::Standing;
+use super::{
+    Standing,
+    kernel_types::{KernelTypes, TypesError},
+    maps::{MapError, Maps},
+    operations::{Operations, vfio_users},
+};
+use crate::host::Paths;
 use aya::{
     Ebpf,
-    programs::{ProgramError, RawTracePoint},
+    programs::{KProbe, ProgramError, RawTracePoint},
 };
-use migscope_abi::trace::Event;
+use migscope_abi::probe::{FileOp, Probe, Target};
 use serde::Serialize;
-use std::io;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
+use tracing::{debug, warn};
 
-/// The order in which probes are attached. `state` comes last: a session begins with its record, and by then all that is added
-/// up for a session is being added up.
-const ORDER: [Event; Event::COUNT] =
-    [Event::RegionAccess, Event::Data, Event::DirtyQuery, Event::Dma, Event::Error, Event::State];
+/// The order in which probes are attached. A session begins with a change of state, and by then all that is added up for a session is being
+/// added up: so what tells of a change comes last, and the end of a call before its beginning.
+const ORDER: [Probe; Probe::COUNT] = [
+    Probe::RegionAccess,
+    Probe::Data,
+    Probe::DirtyQuery,
+    Probe::Dma,
+    Probe::Error,
+    Probe::State,
+    Probe::DataReadReturn,
+    Probe::DataRead,
+    Probe::DataWriteReturn,
+    Probe::DataWrite,
+    Probe::DataIoctlReturn,
+    Probe::DataIoctl,
+    Probe::DeviceRelease,
+    Probe::StateStep,
+    Probe::DeviceIoctlReturn,
+    Probe::DeviceIoctl,
+];
 
 /// Something that this host cannot show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -22,71 +54,257 @@ pub struct Missing {
     pub why: String,
     /// What would mend it.
     pub remedy: String,
+    /// Whether nothing that is here needs it: a probe for a module that is not loaded misses nothing.
+    pub dormant: bool,
 }
 
-/// Tries to attach every probe that is not attached yet; tells whether anything changed.
-pub fn attach(ebpf: &mut Ebpf, standing: &mut Standing) -> bool {
-    let mut changed = false;
-    for event in ORDER {
-        if standing.get(&event) == Some(&Ok(())) {
-            continue;
+impl Missing {
+    /// Something stands in the way.
+    pub fn new(why: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { why: why.into(), remedy: remedy.into(), dormant: false }
+    }
+
+    /// The same, and nothing that is here needs it.
+    pub fn dormant(self) -> Self {
+        Self { dormant: true, ..self }
+    }
+}
+
+/// What is attached, and what is known of where to attach.
+pub struct Attacher {
+    paths: Paths,
+    /// Programs that the kernel refused to load.
+    refused: BTreeMap<Probe, Missing>,
+    /// Whether the probes know the offsets of the kernel's fields.
+    offsets: Result<(), Missing>,
+    offsets_tried: bool,
+    operations: Operations,
+    /// Functions that a program of data files is attached to, or that refused it.
+    placed: BTreeSet<(Probe, String)>,
+}
+
+impl Attacher {
+    /// Nothing is attached yet; `refused` are programs that could not be loaded.
+    pub fn new(paths: Paths, refused: BTreeMap<Probe, Missing>) -> Self {
+        let unknown = Missing::new(
+            "the module vfio is not loaded",
+            "load it: modprobe vfio-pci (a running agent attaches within seconds)",
+        )
+        .dormant();
+        Self {
+            paths,
+            refused,
+            offsets: Err(unknown),
+            offsets_tried: false,
+            operations: Operations::default(),
+            placed: BTreeSet::new(),
         }
-        let now = attach_one(ebpf, event);
-        changed |= standing.get(&event) != Some(&now);
-        standing.insert(event, now);
     }
-    changed
+
+    /// Tries to attach every probe that is not attached yet; tells whether anything changed.
+    pub fn attach(&mut self, ebpf: &mut Ebpf, maps: &mut Maps, standing: &mut Standing) -> bool {
+        self.learn(maps);
+        let mut changed = false;
+        for probe in ORDER {
+            let attached = standing.get(&probe) == Some(&Ok(()));
+            let of_files =
+                matches!(probe.target(), Target::DataFileEntry(_) | Target::DataFileReturn(_));
+            if attached && !of_files {
+                continue;
+            }
+            let now = match self.refused.get(&probe) {
+                Some(missing) => Err(missing.clone()),
+                None => self.attach_one(ebpf, probe, attached),
+            };
+            changed |= standing.get(&probe) != Some(&now);
+            standing.insert(probe, now);
+        }
+        changed
+    }
+
+    /// Looks for data files that were handed out and whose operations are not known, and attaches to these. Tells whether anything
+    /// changed.
+    pub fn follow_data_files(
+        &mut self,
+        ebpf: &mut Ebpf,
+        maps: &Maps,
+        standing: &mut Standing,
+    ) -> bool {
+        match maps.data_operations() {
+            Ok(seen) => self.operations.learn(&self.paths.procfs, &seen),
+            Err(error) => debug!(error = chain(&error), "no operations of data files this time"),
+        }
+        let mut changed = false;
+        for probe in ORDER {
+            if !matches!(probe.target(), Target::DataFileEntry(_) | Target::DataFileReturn(_))
+                || self.refused.contains_key(&probe)
+            {
+                continue;
+            }
+            let attached = standing.get(&probe) == Some(&Ok(()));
+            let now = self.attach_one(ebpf, probe, attached);
+            changed |= standing.get(&probe) != Some(&now);
+            standing.insert(probe, now);
+        }
+        changed
+    }
+
+    /// Learns what this kernel's structures and drivers are, once vfio is there and whenever a driver comes or goes.
+    fn learn(&mut self, maps: &mut Maps) {
+        let users = vfio_users(&self.paths.sysfs);
+        let present = self.paths.sysfs.join("module/vfio").is_dir();
+        let stale = self.operations.are_stale(&users);
+        if !present || (self.offsets_tried && !stale) {
+            return;
+        }
+        let types = match KernelTypes::read(&self.paths.sysfs) {
+            Ok(types) => types,
+            Err(error) => {
+                self.offsets = Err(error.missing());
+                self.offsets_tried = true;
+                return;
+            }
+        };
+        if !self.offsets_tried {
+            self.offsets_tried = true;
+            self.offsets = tell_offsets(&types, maps);
+        }
+        if let Err(error) = self.operations.read(&types, users) {
+            warn!(
+                error = chain(&error),
+                "the functions of a driver are unknown until it hands out a file for device data"
+            );
+        }
+    }
+
+    fn attach_one(&mut self, ebpf: &mut Ebpf, probe: Probe, attached: bool) -> Result<(), Missing> {
+        let Some(program) = ebpf.program_mut(probe.name()) else {
+            return Err(Missing::new(
+                format!("the object has no program named {}", probe.name()),
+                "build the probes and the agent from the same source",
+            ));
+        };
+        match probe.target() {
+            Target::Tracepoint(tracepoint) => {
+                let refused = |error| refused_tracepoint(tracepoint, &error);
+                let program: &mut RawTracePoint = program.try_into().map_err(refused)?;
+                program.attach(tracepoint).map(drop).map_err(refused)
+            }
+            Target::Entry(function) | Target::Return(function) => {
+                self.offsets.clone()?;
+                let refused = |error| refused_function(function, &error);
+                let program: &mut KProbe = program.try_into().map_err(refused)?;
+                program.attach(function, 0).map(drop).map_err(refused)
+            }
+            Target::DataFileEntry(op) | Target::DataFileReturn(op) => {
+                self.offsets.clone()?;
+                let program: &mut KProbe =
+                    program.try_into().map_err(|error| refused_function(op.field(), &error))?;
+                self.attach_to_files(program, probe, op, attached)
+            }
+        }
+    }
+
+    /// Attaches to all functions behind `op` that are known by now; one that refuses does not hinder the others.
+    fn attach_to_files(
+        &mut self,
+        program: &mut KProbe,
+        probe: Probe,
+        op: FileOp,
+        attached: bool,
+    ) -> Result<(), Missing> {
+        let mut standing = if attached { Ok(()) } else { Err(no_driver()) };
+        for function in self.operations.functions(op) {
+            let place = (probe, function.to_owned());
+            if self.placed.contains(&place) {
+                continue;
+            }
+            match program.attach(function, 0) {
+                Ok(_) => standing = Ok(()),
+                Err(error) => {
+                    let missing = refused_function(function, &error);
+                    warn!(probe = probe.name(), function, why = %missing.why, remedy = %missing.remedy, "not attached");
+                    if standing.is_err() {
+                        standing = Err(missing);
+                    }
+                }
+            }
+            self.placed.insert(place);
+        }
+        standing
+    }
 }
 
-fn attach_one(ebpf: &mut Ebpf, event: Event) -> Result<(), Missing> {
-    let Some(program) = ebpf.program_mut(event.name()) else {
-        return Err(Missing {
-            why: format!("the object has no program named {}", event.name()),
-            remedy: "build the probes and the agent from the same source".into(),
-        });
-    };
-    let program: &mut RawTracePoint = program.try_into().map_err(|error| refused(event, &error))?;
-    match program.attach(event.tracepoint()) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(refused(event, &error)),
+fn tell_offsets(types: &KernelTypes, maps: &mut Maps) -> Result<(), Missing> {
+    let offsets = types.offsets().map_err(|error: TypesError| error.missing())?;
+    debug!(?offsets, "the kernel's fields");
+    maps.tell_offsets(&offsets).map_err(|error: MapError| {
+        Missing::new(chain(&error), "report it: the probes do not take what the agent found")
+    })
+}
+
+fn no_driver() -> Missing {
+    Missing::new(
+        "no driver is loaded that migrates by the v2 protocol",
+        "nothing, until one is: the agent attaches to its functions then",
+    )
+    .dormant()
+}
+
+/// Turns the kernel's answer about a tracepoint into words.
+fn refused_tracepoint(tracepoint: &str, error: &ProgramError) -> Missing {
+    match errno(error) {
+        Some(io::ErrorKind::NotFound) => Missing::new(
+            format!(
+                "this kernel has no tracepoint {tracepoint}: the module vfio_mediate is not loaded"
+            ),
+            "load it: modprobe vfio_mediate (a running agent attaches within seconds)",
+        )
+        .dormant(),
+        Some(io::ErrorKind::PermissionDenied) => not_permitted(),
+        _ => Missing::new(
+            format!("failed to attach to the tracepoint {tracepoint}: {}", chain(error)),
+            "check that the kernel is built with CONFIG_BPF_EVENTS",
+        ),
     }
 }
 
-/// Turns the kernel's answer into words.
-fn refused(event: Event, error: &ProgramError) -> Missing {
-    let errno = match error {
+/// Turns the kernel's answer about a function into words.
+fn refused_function(function: &str, error: &ProgramError) -> Missing {
+    match errno(error) {
+        Some(io::ErrorKind::NotFound) => Missing::new(
+            format!("this kernel has no function {function} to attach to"),
+            "report it with the version of the kernel (uname -r)",
+        ),
+        // Debian and Ubuntu have a 3 that no kernel documents: perf_event_open() is for CAP_SYS_ADMIN alone, which an agent that has
+        // given up what it could has no more.
+        Some(io::ErrorKind::PermissionDenied) => Missing::new(
+            format!("the kernel does not permit this process to attach to the function {function}"),
+            "start the agent once the driver is loaded, or set the sysctl kernel.perf_event_paranoid \
+             to 2 before; the agent needs CAP_BPF and CAP_PERFMON, and a kernel lockdown that is not \
+             \"confidentiality\"",
+        ),
+        _ => Missing::new(
+            format!("failed to attach to the function {function}: {}", chain(error)),
+            "check that the kernel is built with CONFIG_KPROBES and CONFIG_BPF_EVENTS",
+        ),
+    }
+}
+
+fn errno(error: &ProgramError) -> Option<io::ErrorKind> {
+    match error {
         ProgramError::SyscallError(call) => Some(call.io_error.kind()),
         _ => None,
-    };
-    match errno {
-        Some(io::ErrorKind::NotFound) => Missing {
-            why: format!(
-                "this kernel has no tracepoint {}: the module vfio_mediate is not loaded",
-                event.tracepoint()
-            ),
-            remedy: "load it: modprobe vfio_mediate (a running agent attaches within seconds)"
-                .into(),
-        },
-        Some(io::ErrorKind::PermissionDenied) => not_permitted(),
-        _ => Missing {
-            why: format!(
-                "failed to attach to the tracepoint {}: {}",
-                event.tracepoint(),
-                chain(error)
-            ),
-            remedy: "check that the kernel is built with CONFIG_BPF_EVENTS".into(),
-        },
     }
 }
 
 /// What is missing when the kernel says EPERM or EACCES.
 pub(super) fn not_permitted() -> Missing {
-    Missing {
-        why: "the kernel does not permit this process to load or attach BPF programs".into(),
-        remedy: "run as root, or with the capabilities CAP_BPF and CAP_PERFMON; kernel lockdown \
-                 must not be \"confidentiality\""
-            .into(),
-    }
+    Missing::new(
+        "the kernel does not permit this process to load or attach BPF programs",
+        "run as root, or with the capabilities CAP_BPF and CAP_PERFMON; kernel lockdown \
+                 must not be \"confidentiality\"",
+    )
 }
 
 /// An error with its causes, on one line.
@@ -113,7 +331,7 @@ mod tests {
     fn answer(errno: i32) -> Missing {
         let io_error = io::Error::from_raw_os_error(errno);
         let call = SyscallError { call: "bpf_raw_tracepoint_open", io_error };
-        refused(Event::State, &ProgramError::SyscallError(call))
+        refused_tracepoint("vfio_mediate_state", &ProgramError::SyscallError(call))
     }
 
     #[test]
@@ -137,10 +355,21 @@ mod tests {
     }
 
     #[test]
-    fn every_tracepoint_is_in_the_order_once_and_state_is_last() {
+    fn a_function_that_is_not_there_is_named() {
+        let io_error = io::Error::from_raw_os_error(2);
+        let call = SyscallError { call: "perf_event_open", io_error };
+        let missing =
+            refused_function("vfio_device_fops_release", &ProgramError::SyscallError(call));
+        assert!(missing.why.contains("vfio_device_fops_release"), "{missing:?}");
+    }
+
+    #[test]
+    fn every_probe_is_in_the_order_once_and_what_tells_of_a_change_comes_last() {
         let mut sorted = ORDER;
         sorted.sort();
-        assert_eq!(sorted, Event::ALL);
-        assert_eq!(ORDER.last(), Some(&Event::State));
+        assert_eq!(sorted, Probe::ALL);
+        assert_eq!(ORDER.last(), Some(&Probe::DeviceIoctl));
+        let mut ours = ORDER.iter().filter(|probe| probe.is_of_our_driver());
+        assert_eq!(ours.next_back(), Some(&Probe::State));
     }
 }

@@ -10,10 +10,10 @@ use super::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::MapError as AyaMapError,
-    programs::{ProgramError, RawTracePoint},
+    programs::{KProbe, Program, ProgramError, RawTracePoint},
 };
-use migscope_abi::trace::Event;
-use std::io;
+use migscope_abi::probe::{Probe, Target};
+use std::{collections::BTreeMap, io};
 use tracing::debug;
 
 /// The probes in the kernel, not yet attached. Dropping `ebpf` detaches and removes them.
@@ -26,6 +26,8 @@ pub struct Loaded {
     pub reader: Reader,
     /// What they have to say about themselves.
     pub logs: Option<Logs>,
+    /// Programs that the kernel refused, and why; the others work without them.
+    pub refused: BTreeMap<Probe, Missing>,
 }
 
 /// Why the probes could not be loaded.
@@ -70,7 +72,7 @@ impl LoadError {
                  Linux 5.8 or later"
             }
         };
-        Missing { why: chain(self), remedy: remedy.into() }
+        Missing::new(chain(self), remedy)
     }
 
     fn is_permission(&self) -> bool {
@@ -103,18 +105,42 @@ pub fn load(object: Option<&[u8]>) -> Result<Loaded, LoadError> {
         .load(object)
         .map_err(LoadError::Object)?;
     let logs = logs::take(&mut ebpf);
-    for event in Event::ALL {
-        let name = event.name();
-        let Some(program) = ebpf.program_mut(name) else {
+    let mut refused = BTreeMap::new();
+    for probe in Probe::ALL {
+        let Some(program) = ebpf.program_mut(probe.name()) else {
             continue; // `attach` says so
         };
-        let program: &mut RawTracePoint =
-            program.try_into().map_err(|error| LoadError::Program(name, error))?;
-        program.load().map_err(|error| refused(name, error))?;
+        match load_one(program, probe) {
+            Ok(()) => {}
+            // What an older kernel cannot run for other drivers must not hinder what it can for ours, nor the other way round.
+            Err(error) if !error.is_permission() => {
+                refused.insert(probe, error.missing());
+            }
+            Err(error) => return Err(error),
+        }
     }
     let maps = Maps::take(&mut ebpf)?;
     let reader = Reader::take(&mut ebpf)?;
-    Ok(Loaded { ebpf, maps, reader, logs })
+    Ok(Loaded { ebpf, maps, reader, logs, refused })
+}
+
+fn load_one(program: &mut Program, probe: Probe) -> Result<(), LoadError> {
+    let name = probe.name();
+    let of_another_type = |error| LoadError::Program(name, error);
+    let loaded = match probe.target() {
+        Target::Tracepoint(_) => {
+            let program: &mut RawTracePoint = program.try_into().map_err(of_another_type)?;
+            program.load()
+        }
+        Target::Entry(_)
+        | Target::Return(_)
+        | Target::DataFileEntry(_)
+        | Target::DataFileReturn(_) => {
+            let program: &mut KProbe = program.try_into().map_err(of_another_type)?;
+            program.load()
+        }
+    };
+    loaded.map_err(|error| refused(name, error))
 }
 
 /// Keeps the verifier's account, which can be thousands of lines, out of the message.

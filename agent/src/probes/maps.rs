@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The maps in which the probes add up. Names, keys and values are those of `ebpf/src/maps.rs`.
 
+use crate::device_key::{DeviceKey, RawKey};
 use crate::{
     clock::monotonic_ns,
     sample::{Access, Sample},
@@ -8,16 +9,18 @@ use crate::{
 use aya::{
     Ebpf,
     maps::{
-        HashMap, Map, MapData, MapError as AyaMapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
+        Array, HashMap, Map, MapData, MapError as AyaMapError, PerCpuArray, PerCpuHashMap,
+        PerCpuValues,
     },
 };
 use migscope_abi::{
-    device::DeviceKey,
+    device::NAME_BYTES,
     latency::BUCKETS,
+    probe::{FileOp, Probe},
     region::{Field, Op},
     ring::{AccessKey, Conducted, DeviceSums, Lost, latency_series, lost_slot},
     rule::Rule,
-    trace::Event,
+    v2::Offsets,
 };
 use std::collections::BTreeMap;
 
@@ -30,6 +33,9 @@ pub enum MapError {
     /// The map has another type, or keys or values of another size.
     #[error("the map {0} is of another shape than this agent knows")]
     Shape(&'static str, #[source] AyaMapError),
+    /// The kernel refused to write to it.
+    #[error("failed to write to the map {0}")]
+    Write(&'static str, #[source] AyaMapError),
     /// The kernel refused to read it.
     #[error("failed to read the map {0}")]
     Read(&'static str, #[source] AyaMapError),
@@ -77,6 +83,9 @@ pub struct Maps {
     latency_sum_ns: PerCpuArray<MapData, u64>,
     lost: PerCpuArray<MapData, u64>,
     seen: PerCpuArray<MapData, u64>,
+    offsets: Array<MapData, Offsets>,
+    device_names: HashMap<MapData, u64, [u8; NAME_BYTES]>,
+    data_operations: HashMap<MapData, u64, u32>,
     capacities: BTreeMap<&'static str, u32>,
 }
 
@@ -95,6 +104,9 @@ impl Maps {
             latency_sum_ns: take(ebpf, "LATENCY_SUM_NS")?,
             lost: take(ebpf, "LOST")?,
             seen: take(ebpf, "SEEN")?,
+            offsets: take(ebpf, "OFFSETS")?,
+            device_names: take(ebpf, "DEVICE_NAMES")?,
+            data_operations: take(ebpf, "DATA_OPS")?,
         })
     }
 
@@ -105,11 +117,11 @@ impl Maps {
     /// [`MapError::Read`].
     pub fn lost(&self) -> Result<[u64; Lost::COUNT], MapError> {
         let mut lost = [0_u64; Lost::COUNT];
-        for event in Event::ALL {
+        for probe in Probe::ALL {
             for (reason, sum) in Lost::ALL.into_iter().zip(&mut lost) {
                 let count = self
                     .lost
-                    .get(&lost_slot(event, reason), 0)
+                    .get(&lost_slot(probe, reason), 0)
                     .map_err(|error| MapError::Read("LOST", error))?;
                 *sum = sum.wrapping_add(total(&count));
             }
@@ -145,7 +157,7 @@ impl Maps {
         Ok(sample)
     }
 
-    fn read(&self, at_ns: u64, seen: [u64; Event::COUNT]) -> Result<Sample, MapError> {
+    fn read(&self, at_ns: u64, seen: [u64; Probe::COUNT]) -> Result<Sample, MapError> {
         let mut sample = Sample {
             at_ns,
             devices: self.device_sums()?,
@@ -192,18 +204,69 @@ impl Maps {
     ///
     /// [`MapError::Read`], as for [`Maps::sample`].
     pub fn device_sums(&self) -> Result<BTreeMap<DeviceKey, DeviceSums>, MapError> {
-        let entries = self.device_sums.iter();
-        entries
-            .map(|entry| entry.map(|(device, sums)| (DeviceKey(device), sums)))
-            .collect::<Result<_, _>>()
-            .map_err(|error| MapError::Read("DEVICE_SUMS", error))
+        let mut found: BTreeMap<DeviceKey, DeviceSums> = BTreeMap::new();
+        for entry in self.device_sums.iter() {
+            let (raw, sums) = entry.map_err(|error| MapError::Read("DEVICE_SUMS", error))?;
+            let device = self.device(RawKey(raw));
+            // A device that was given to another driver has sums from before; what it does now is in the newer ones.
+            let newer = found.get(&device).is_none_or(|at| at.last_seen_ns <= sums.last_seen_ns);
+            if newer {
+                found.insert(device, sums);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Tells the probes where the fields of the kernel's structures are.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Write`].
+    pub fn tell_offsets(&mut self, offsets: &Offsets) -> Result<(), MapError> {
+        self.offsets.set(0, offsets, 0).map_err(|error| MapError::Write("OFFSETS", error))
+    }
+
+    /// The functions that files for device data were seen to point to, by address.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Read`].
+    pub fn data_operations(&self) -> Result<BTreeMap<u64, FileOp>, MapError> {
+        let mut found = BTreeMap::new();
+        for entry in self.data_operations.iter() {
+            let (address, number) = entry.map_err(|error| MapError::Read("DATA_OPS", error))?;
+            let op = FileOp::ALL.into_iter().find(|op| *op as u32 == number);
+            found.extend(op.map(|op| (address, op)));
+        }
+        Ok(found)
+    }
+
+    /// The device that a probe means, by its name if the probe told one.
+    pub fn device(&self, raw: RawKey) -> DeviceKey {
+        if !raw.is_known()
+            && let Some(name) = self.name(raw)
+        {
+            // What cannot be a name is shown by its key.
+            let _ = DeviceKey::named(&name);
+        }
+        raw.device()
+    }
+
+    fn name(&self, raw: RawKey) -> Option<String> {
+        let bytes = self.device_names.get(&raw.0, 0).ok()?;
+        let length = bytes.iter().position(|byte| *byte == 0)?;
+        let name = bytes.get(..length)?;
+        Some(String::from_utf8_lossy(name).into_owned())
     }
 
     /// Drops what was added up for a device that is gone, so that the maps have room for others.
     pub fn forget(&mut self, device: DeviceKey) {
         self.last = None;
         // An entry that is not there is as good as one that was removed.
-        let _ = self.device_sums.remove(&device.0);
+        for raw in device.raw() {
+            let _ = self.device_sums.remove(&raw.0);
+            let _ = self.device_names.remove(&raw.0);
+        }
         let _ = self.conduct.remove(&device.0);
         let _ = self.refusals.remove(&device.0);
         let keys: Vec<_> =

@@ -5,7 +5,7 @@ use aya::{
     Ebpf,
     sys::{Stats, enable_stats},
 };
-use migscope_abi::trace::Event;
+use migscope_abi::probe::Probe;
 use std::{
     fs,
     os::fd::{AsFd, AsRawFd, OwnedFd},
@@ -22,7 +22,7 @@ pub struct RunStats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProgramCost {
     /// Which program.
-    pub program: Event,
+    pub program: Probe,
     /// How often it ran.
     pub runs: u64,
     /// How long, all runs together.
@@ -40,17 +40,17 @@ impl RunStats {
 
     /// Reads the costs of the programs that can be asked.
     pub fn read(&self, ebpf: &Ebpf) -> Vec<ProgramCost> {
-        let cost = |program: Event| {
+        let cost = |program: Probe| {
             let info = ebpf.program(program.name())?.info().ok()?;
             Some(ProgramCost { program, runs: info.run_count(), run_time: info.run_time() })
         };
-        Event::ALL.into_iter().filter_map(cost).collect()
+        Probe::ALL.into_iter().filter_map(cost).collect()
     }
 }
 
 /// Runs of all programs that the kernel left out, from the programs' `fdinfo` (`bpf_prog_show_fdinfo`, since Linux 5.12).
 pub fn skipped_runs(ebpf: &Ebpf) -> Option<u64> {
-    Event::ALL.into_iter().try_fold(0_u64, |sum, event| {
+    Probe::ALL.into_iter().try_fold(0_u64, |sum, event| {
         let descriptor = ebpf.program(event.name())?.fd().ok()?.as_fd().as_raw_fd();
         let told = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
         Some(sum.saturating_add(misses(&told)?))

@@ -5,7 +5,9 @@ use super::{
     header::Header,
     sample::{ACCESSES, BUCKETS, SERIES},
 };
+use crate::device_key::DeviceKey;
 use crate::{
+    dirty::Source,
     event::{Conduct, ConductCounts, DirtyQuery, Event, StateChange, Violation},
     feed::Input,
     metrics::Info,
@@ -14,13 +16,12 @@ use crate::{
     state::{Protocol, State},
 };
 use migscope_abi::{
-    device::DeviceKey,
     dirty::Outcome,
+    probe::Probe,
     region::Field,
-    ring::{AccessKey, DeviceSums},
+    ring::{AccessKey, DeviceSums, Lost},
     rule::Rule,
     state::Cause,
-    trace,
     watch::conduct::Conduct as ConductRule,
 };
 use proptest::{collection::btree_map, collection::vec, prelude::*, sample::select};
@@ -78,10 +79,12 @@ fn state_change() -> impl Strategy<Value = StateChange> {
 }
 
 fn dirty_query() -> impl Strategy<Value = DirtyQuery> {
-    (device(), number(), number(), number(), number(), select(&Outcome::ALL[..]), number())
-        .prop_map(|(device, at_ns, start_bytes, range_bytes, dirty_bytes, outcome, duration_ns)| {
+    let who = (device(), select(&Source::ALL[..]));
+    (who, number(), number(), number(), number(), select(&Outcome::ALL[..]), number()).prop_map(
+        |((device, source), at_ns, start_bytes, range_bytes, dirty_bytes, outcome, duration_ns)| {
             DirtyQuery {
                 device,
+                source,
                 at_ns,
                 start_bytes,
                 range_bytes,
@@ -89,7 +92,8 @@ fn dirty_query() -> impl Strategy<Value = DirtyQuery> {
                 outcome,
                 duration_ns,
             }
-        })
+        },
+    )
 }
 
 fn violation() -> impl Strategy<Value = Violation> {
@@ -132,14 +136,13 @@ fn counts<const N: usize>() -> impl Strategy<Value = [u64; N]> {
 fn standing() -> impl Strategy<Value = Standing> {
     let missing = (any::<String>(), any::<String>());
     let attached =
-        prop_oneof![Just(Ok(())), missing.prop_map(|(why, remedy)| Err(Missing { why, remedy }))];
-    btree_map(select(&trace::Event::ALL[..]), attached, 0..=trace::Event::COUNT)
+        prop_oneof![Just(Ok(())), missing.prop_map(|(why, remedy)| Err(Missing::new(why, remedy)))];
+    btree_map(select(&Probe::ALL[..]), attached, 0..=Probe::COUNT)
 }
 
 fn losses() -> impl Strategy<Value = Losses> {
-    (number(), number(), number(), proptest::option::of(number())).prop_map(
-        |(ring, map, unreadable, skipped)| Losses { told: [ring, map, unreadable], skipped },
-    )
+    (any::<[u64; Lost::COUNT]>(), proptest::option::of(number()))
+        .prop_map(|(told, skipped)| Losses { told, skipped })
 }
 
 fn devices() -> impl Strategy<Value = BTreeMap<DeviceKey, DeviceSums>> {
@@ -155,7 +158,7 @@ fn access() -> impl Strategy<Value = Access> {
 fn sample() -> impl Strategy<Value = Sample> {
     let buckets = (vec(prop_oneof![3 => Just(0), 1 => number()], 0..40), number());
     let latencies = btree_map((0_u32..6, 0_u32..2), buckets, 0..6);
-    let seen = vec(number(), trace::Event::COUNT);
+    let seen = vec(number(), Probe::COUNT);
     let conduct = btree_map(device(), counts(), 0..4);
     let refusals = btree_map(device(), counts(), 0..4);
     (number(), devices(), vec(access(), 0..12), latencies, seen, conduct, refusals).prop_map(
@@ -188,6 +191,7 @@ pub(super) fn input() -> impl Strategy<Value = Input> {
         number().prop_map(Input::Settled),
         sample().prop_map(Input::Sample),
         (number(), devices()).prop_map(|(at_ns, devices)| Input::Sums(at_ns, devices)),
+        any::<String>().prop_map(Input::Named),
         (device(), any::<[String; 4]>()).prop_map(
             |(device, [driver, iommu_group, vm, vm_uuid])| {
                 Input::Info(device, Info { driver, iommu_group, vm, vm_uuid })
@@ -209,6 +213,7 @@ pub(super) fn input() -> impl Strategy<Value = Input> {
             | Input::Settled(_)
             | Input::Sample(_)
             | Input::Sums(..)
+            | Input::Named(_)
             | Input::Info(..) => {}
         }
         input

@@ -5,13 +5,14 @@ use super::{
     bytes::{Bad, Bytes, put, put_signed},
     sums::{put_row, put_sums, take_row, take_sums},
 };
+use crate::device_key::DeviceKey;
 use crate::{
+    dirty::Source,
     event::{Conduct, ConductCounts, DirtyQuery, StateChange, Violation},
     state::{Protocol, State},
 };
 use migscope_abi::{
-    device::DeviceKey, dirty::Outcome, region::Field, rule::Rule, state::Cause,
-    watch::conduct::Conduct as ConductRule,
+    dirty::Outcome, region::Field, rule::Rule, state::Cause, watch::conduct::Conduct as ConductRule,
 };
 
 /// The number of a state in a recording, which is a contract. 0 is no state.
@@ -54,6 +55,24 @@ fn protocol(bytes: &mut Bytes<'_>) -> Result<Protocol, Bad> {
     let known = [Protocol::Region, Protocol::V2];
     let found = known.into_iter().find(|protocol| protocol_number(*protocol) == number);
     found.ok_or(Bad::Name("protocol", number))
+}
+
+/// The number of a source in a recording, which is a contract.
+fn source_number(source: Source) -> u64 {
+    match source {
+        Source::Region => 1,
+        Source::DmaLogging => 2,
+    }
+}
+
+/// Who answered a query. Recordings of before there were others end here.
+fn source(bytes: &mut Bytes<'_>) -> Result<Source, Bad> {
+    if bytes.is_empty() {
+        return Ok(Source::Region);
+    }
+    let number = bytes.number()?;
+    let found = Source::ALL.into_iter().find(|source| source_number(*source) == number);
+    found.ok_or(Bad::Name("source", number))
 }
 
 /// What the ABI names by a number of its own.
@@ -117,6 +136,7 @@ pub(super) fn take_state(bytes: &mut Bytes<'_>, at_ns: u64) -> Result<StateChang
 pub(super) fn put_query(out: &mut Vec<u8>, query: &DirtyQuery) {
     let DirtyQuery {
         device,
+        source,
         at_ns: _,
         start_bytes,
         range_bytes,
@@ -130,18 +150,21 @@ pub(super) fn put_query(out: &mut Vec<u8>, query: &DirtyQuery) {
     put(out, *dirty_bytes);
     put(out, (*outcome as u32).into());
     put(out, *duration_ns);
+    put(out, source_number(*source));
 }
 
 pub(super) fn take_query(bytes: &mut Bytes<'_>, at_ns: u64) -> Result<DirtyQuery, Bad> {
-    Ok(DirtyQuery {
+    let query = DirtyQuery {
         device: DeviceKey(bytes.number()?),
+        source: Source::Region,
         at_ns,
         start_bytes: bytes.number()?,
         range_bytes: bytes.number()?,
         dirty_bytes: bytes.number()?,
         outcome: named::<Outcome>(bytes, "outcome")?,
         duration_ns: bytes.number()?,
-    })
+    };
+    Ok(DirtyQuery { source: source(bytes)?, ..query })
 }
 
 pub(super) fn put_violation(out: &mut Vec<u8>, violation: &Violation) {

@@ -210,6 +210,7 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device_key::DeviceKey;
     use crate::{
         event::{Event, StateChange},
         feed::Nobody,
@@ -221,7 +222,7 @@ mod tests {
         session::{End, Session},
         state::{Protocol, State},
     };
-    use migscope_abi::{device::DeviceKey, ring::DeviceSums, state::Cause, trace};
+    use migscope_abi::{probe::Probe, ring::DeviceSums, state::Cause};
     use std::{collections::BTreeMap, sync::Arc};
 
     const DEVICE: DeviceKey = DeviceKey(24);
@@ -259,8 +260,7 @@ mod tests {
 
     /// What holds before anything happens.
     fn beginning() -> Vec<Input> {
-        let standing: Standing =
-            trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect();
+        let standing: Standing = Probe::ALL.into_iter().map(|probe| (probe, Ok(()))).collect();
         let info = Info { vm: "web".into(), ..Info::default() };
         vec![
             Input::Probes(standing),

@@ -9,6 +9,7 @@
 //! sums that its figures are counted from. But what else happened in it is in the file before, so the new file says that something is
 //! lost: the session is shown with its beginning and its figures, and not as exact.
 
+use crate::device_key::DeviceKey;
 use crate::{
     event::Event,
     feed::Input,
@@ -17,7 +18,7 @@ use crate::{
     sample::Losses,
     session::{Coverage, Tracker},
 };
-use migscope_abi::{device::DeviceKey, ring::DeviceSums};
+use migscope_abi::ring::DeviceSums;
 use std::collections::BTreeMap;
 
 use super::input::at_ns;
@@ -64,6 +65,7 @@ impl Holding {
             }
             // A loss that was told before is in the file before. The events that are no change of state leave nothing that holds.
             Input::Lost(_)
+            | Input::Named(_)
             | Input::Settled(_)
             | Input::Event(
                 Event::DirtyQuery(_)
@@ -86,6 +88,9 @@ impl Holding {
         inputs.extend(self.standing.clone().map(Input::Probes));
         inputs.extend(self.losses.map(|(losses, at_ns)| Input::Losses(losses, at_ns)));
         for (device, held) in &self.devices {
+            if device.is_named() && device.is_known() {
+                inputs.push(Input::Named(device.to_string()));
+            }
             inputs.extend(held.info.clone().map(|info| Input::Info(*device, info)));
         }
         let under_way = self.devices.values().filter_map(|held| held.tracker.current());

@@ -14,6 +14,7 @@ use super::{
     sample::Chain,
     sums::{put_row, take_row},
 };
+use crate::device_key::DeviceKey;
 use crate::{
     event::Event,
     feed::Input,
@@ -21,7 +22,7 @@ use crate::{
     probes::{Standing, attach::Missing},
     sample::Losses,
 };
-use migscope_abi::{device::DeviceKey, ring::Lost, trace};
+use migscope_abi::{probe::Probe, ring::Lost};
 
 /// What a record is. The numbers are a contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +39,11 @@ enum Kind {
     Info = 10,
     Conduct = 11,
     ConductCounts = 12,
+    Named = 13,
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Probes,
         Self::Losses,
         Self::Lost,
@@ -54,6 +56,7 @@ impl Kind {
         Self::Info,
         Self::Conduct,
         Self::ConductCounts,
+        Self::Named,
     ];
 
     /// What an input is recorded as, and its moment, where it has one.
@@ -71,6 +74,7 @@ impl Kind {
             Input::Sample(sample) => (Self::Sample, Some(sample.at_ns)),
             Input::Sums(at_ns, _) => (Self::Sums, Some(*at_ns)),
             Input::Info(..) => (Self::Info, None),
+            Input::Named(_) => (Self::Named, None),
         }
     }
 }
@@ -115,6 +119,7 @@ impl Encoder {
             Input::Sample(sample) => self.chain.put(&mut body, sample)?,
             Input::Sums(_, devices) => self.chain.devices.put(&mut body, devices)?,
             Input::Info(device, info) => put_info(&mut body, *device, info)?,
+            Input::Named(name) => put_text(&mut body, name)?,
         }
         let (kind, at_ns) = Kind::of(input);
         let at_ns = at_ns.unwrap_or(self.time_ns);
@@ -187,6 +192,7 @@ impl Decoder {
                 Some(chain) => Input::Sums(at_ns, chain.devices.take(body)?),
                 None => return Ok(None),
             },
+            Kind::Named => Input::Named(body.text()?),
             Kind::Info => {
                 let device = DeviceKey(body.number()?);
                 Input::Info(device, take_info(body)?)
@@ -202,8 +208,8 @@ fn put_standing(out: &mut Vec<u8>, standing: &Standing) -> Result<(), Bad> {
         put(out, (*event as u32).into());
         match attached {
             Ok(()) => put(out, 0),
-            Err(Missing { why, remedy }) => {
-                put(out, 1);
+            Err(Missing { why, remedy, dormant }) => {
+                put(out, if *dormant { 2 } else { 1 });
                 put_text(out, why)?;
                 put_text(out, remedy)?;
             }
@@ -219,9 +225,10 @@ fn take_standing(body: &mut Bytes<'_>) -> Result<Standing, Bad> {
         let number = body.number()?;
         let attached = match body.number()? {
             0 => Ok(()),
-            _ => Err(Missing { why: body.text()?, remedy: body.text()? }),
+            2 => Err(Missing::new(body.text()?, body.text()?).dormant()),
+            _ => Err(Missing::new(body.text()?, body.text()?)),
         };
-        let event = trace::Event::ALL.into_iter().find(|known| *known as u64 == number);
+        let event = Probe::ALL.into_iter().find(|known| *known as u64 == number);
         standing.extend(event.map(|event| (event, attached)));
     }
     Ok(standing)

@@ -63,10 +63,10 @@ pub async fn run(plan: Plan) -> Result<(), LiveError> {
     let Plan { options, duration, until_end } = plan;
     let (path, paths) = (options.path.clone(), options.paths.clone());
     let metrics = Arc::new(Metrics::new(Registry::new()));
-    let observer: Shared = Arc::new(Mutex::new(Observer::new(paths, metrics)));
+    let observer: Shared = Arc::new(Mutex::new(Observer::new(paths.clone(), metrics)));
     let recorder = Recorder::begin(&observer, options)?;
     let (stop, stopped) = watch::channel(false);
-    let sampler = Sampler::keeping_privileges(Arc::clone(&observer), object::EMBEDDED, KEEP);
+    let sampler = Sampler::keeping_privileges(Arc::clone(&observer), object::EMBEDDED, paths, KEEP);
     let sampler = tokio::spawn(sampler.run(stopped));
 
     let over = async {

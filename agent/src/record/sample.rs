@@ -13,8 +13,9 @@ use super::{
     bytes::{Bad, Bytes, put, put_difference, put_length},
     sums::{DEVICES, Devices, put_row, take_row},
 };
+use crate::device_key::DeviceKey;
 use crate::sample::{Access, LatencySeries, Sample};
-use migscope_abi::{device::DeviceKey, ring::AccessKey, trace};
+use migscope_abi::{probe::Probe, ring::AccessKey};
 use std::collections::BTreeMap;
 
 /// Most fields that are counted; the probes have room for 8,192.
@@ -33,7 +34,7 @@ pub(super) struct Chain {
     pub(super) devices: Devices,
     accesses: Vec<Access>,
     latencies: BTreeMap<LatencySeries, (Vec<u64>, u64)>,
-    seen: [u64; trace::Event::COUNT],
+    seen: [u64; Probe::COUNT],
 }
 
 impl Chain {

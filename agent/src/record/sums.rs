@@ -7,16 +7,14 @@
 //! ```
 
 use super::bytes::{Bad, Bytes, put, put_difference, put_length};
-use migscope_abi::{
-    device::DeviceKey,
-    ring::{DeviceSums, Stay},
-};
+use crate::device_key::DeviceKey;
+use migscope_abi::ring::{DeviceSums, Left, Stay};
 use std::collections::BTreeMap;
 
 /// Most devices; the probes tell 256 apart.
 pub(super) const DEVICES: usize = 1024;
 /// Numbers in the sums of a device.
-const NUMBERS: usize = 25;
+const NUMBERS: usize = 32;
 
 /// The sums of a device as a row of numbers.
 type Row = [u64; NUMBERS];
@@ -38,6 +36,16 @@ fn row(sums: &DeviceSums) -> Row {
         data_busy_ns: [save_busy_ns, resume_busy_ns],
         query_busy_ns,
         stay: Stay { data_began_ns, data_ended_ns, query_began_ns, query_ended_ns },
+        left:
+            Left {
+                initial_bytes,
+                dirty_bytes: left_dirty_bytes,
+                precopy_tellings,
+                reinits,
+                stop_copy_bytes,
+                stop_copy_tellings,
+                stop_copy_refusals,
+            },
     } = *sums;
     [
         saved_bytes,
@@ -66,6 +74,13 @@ fn row(sums: &DeviceSums) -> Row {
         data_ended_ns,
         query_began_ns,
         query_ended_ns,
+        initial_bytes,
+        left_dirty_bytes,
+        precopy_tellings,
+        reinits,
+        stop_copy_bytes,
+        stop_copy_tellings,
+        stop_copy_refusals,
     ]
 }
 
@@ -97,6 +112,13 @@ fn sums(row: Row) -> DeviceSums {
         data_ended_ns,
         query_began_ns,
         query_ended_ns,
+        initial_bytes,
+        left_dirty_bytes,
+        precopy_tellings,
+        reinits,
+        stop_copy_bytes,
+        stop_copy_tellings,
+        stop_copy_refusals,
     ] = row;
     DeviceSums {
         data_bytes: [saved_bytes, resumed_bytes],
@@ -113,6 +135,15 @@ fn sums(row: Row) -> DeviceSums {
         data_busy_ns: [save_busy_ns, resume_busy_ns],
         query_busy_ns,
         stay: Stay { data_began_ns, data_ended_ns, query_began_ns, query_ended_ns },
+        left: Left {
+            initial_bytes,
+            dirty_bytes: left_dirty_bytes,
+            precopy_tellings,
+            reinits,
+            stop_copy_bytes,
+            stop_copy_tellings,
+            stop_copy_refusals,
+        },
     }
 }
 

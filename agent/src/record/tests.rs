@@ -6,8 +6,9 @@ use super::{
     block::HEAD_BYTES,
     *,
 };
+use crate::device_key::DeviceKey;
 use crate::{feed::Input, sample::Sample};
-use migscope_abi::{device::DeviceKey, ring::DeviceSums};
+use migscope_abi::ring::DeviceSums;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use std::{
     collections::BTreeMap,

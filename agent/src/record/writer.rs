@@ -243,13 +243,14 @@ fn take(files: &mut Files, holding: &mut Holding, inputs: &[Input]) -> Result<bo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device_key::DeviceKey;
     use crate::{
         event::Violation,
         host::Paths,
         record::{Existing, open},
         state::State,
     };
-    use migscope_abi::{device::DeviceKey, rule::Rule};
+    use migscope_abi::rule::Rule;
 
     fn violation(at_ns: u64) -> Input {
         let (device, rule, state) = (DeviceKey(8), Rule::ReadOnly, State::Running);

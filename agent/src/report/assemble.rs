@@ -10,13 +10,14 @@ use super::{
     units::counted,
     verdict, waterfall,
 };
+use crate::device_key::DeviceKey;
 use crate::{
     event::DirtyQuery,
     sample,
     session::{Role, Session, report::Report},
     snapshot::Snapshot,
 };
-use migscope_abi::{device::DeviceKey, ring};
+use migscope_abi::ring;
 use std::collections::BTreeMap;
 
 impl Player {

@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn queries_are_told_by_themselves_and_exactly() {
         let query = |duration_ns| DirtyQuery {
-            device: migscope_abi::device::DeviceKey(1),
+            device: crate::device_key::DeviceKey(1),
+            source: crate::dirty::Source::Region,
             at_ns: 1,
             start_bytes: 0,
             range_bytes: 4096,

@@ -10,6 +10,7 @@
 //! The latencies in a recording count from the loading of the probes and know no device. What belongs to a session is the difference
 //! between the last reading before it and the first one after it; so each session keeps those two.
 
+use crate::device_key::DeviceKey;
 use crate::{
     convergence::Assessment,
     event::{DirtyQuery, Event},
@@ -19,7 +20,6 @@ use crate::{
     sample::{LatencySeries, Losses, Sample},
     session::Session,
 };
-use migscope_abi::device::DeviceKey;
 use prometheus::Registry;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -175,6 +175,7 @@ impl Player {
             Input::Info(device, info) => self.described(*device, info),
             Input::Sample(sample) => self.sampled(sample),
             Input::Probes(_)
+            | Input::Named(_)
             | Input::Event(
                 Event::State(_) | Event::Violation(_) | Event::Conduct(_) | Event::ConductCounts(_),
             )
@@ -205,7 +206,7 @@ impl Player {
             Input::Event(Event::ConductCounts(_)) => return,
             Input::Sample(sample) => sample.at_ns,
             Input::Sums(at_ns, _) => *at_ns,
-            Input::Probes(_) | Input::Info(..) => return,
+            Input::Probes(_) | Input::Named(_) | Input::Info(..) => return,
         };
         // An agent that has read nothing yet says so with a zero.
         if at_ns > 0 {

@@ -134,8 +134,9 @@ fn is_clients(rule: Rule) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device_key::DeviceKey;
     use crate::state::State;
-    use migscope_abi::{device::DeviceKey, region::Field};
+    use migscope_abi::region::Field;
 
     const DEVICE: DeviceKey = DeviceKey::pci(0, 0, 8);
 

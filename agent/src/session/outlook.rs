@@ -13,6 +13,10 @@
 //! flow: the region says which pages, but nothing that is seen here says how fast the VMM sends them. So memory is in the
 //! account only in one case: if a query is answered "all", a whole range is dirty for as long as nobody tells pages apart, and it is
 //! part of what is left.
+//!
+//! **What the v2 protocol tells.** In pre-copy `initial_bytes + dirty_bytes` is what can be read now, and takes the place of `pending_bytes`.
+//! `MIG_DATA_SIZE` estimates all that would have to move if the device stopped now, so what it is more than that can only move then
+//! (QEMU's fix "Report only stop-copy size": the two are not to be added).
 
 use super::{Role, Session};
 use crate::{
@@ -146,17 +150,17 @@ impl Outlook {
 
     /// Takes in how `session` stands at `at_ns` (`CLOCK_MONOTONIC`, nanoseconds).
     pub fn read(&mut self, session: &Session, at_ns: u64, around: &Surroundings) {
+        let sizes = session.sizes();
         let reading = self.reading(session, at_ns);
         let facts = Facts {
-            // No question of the region protocol can fail that way.
-            size_query_failed: false,
+            size_query_failed: sizes.query_failed,
             tracking: self.tracking,
             device_error: session.state() == State::Error,
             blind: session.is_blind(),
             destination: around.destination.map(|told| self.loading.lately(told)),
             transitions_ns: around.transitions_ns,
             downtime_budget_ns: around.downtime_budget_ns,
-            reinits: 0,
+            reinits: sizes.reinits,
         };
         self.estimator.observe(&reading);
         self.assessment = self.estimator.assess(&facts);
@@ -180,6 +184,13 @@ impl Outlook {
                 self.produced = self.produced.max(moved.saturating_add(pending));
                 reading.dirtied_bytes = Some(self.produced.saturating_sub(first));
             }
+        }
+        if let Some(stop_copy) = session.sizes().stop_copy_bytes.filter(|_| phase == Phase::PreCopy)
+        {
+            let pending = figures.pending_bytes.unwrap_or(0);
+            reading.stop_copy_bytes = Some(stop_copy.saturating_sub(pending));
+            let left = reading.remaining_bytes.unwrap_or(0);
+            reading.remaining_bytes = Some(left.saturating_add(stop_copy.saturating_sub(pending)));
         }
         reading.last_sync_bytes = self.last_pass_bytes;
         reading.iteration = self.passes;

@@ -13,7 +13,7 @@
 //! is unknown. Across hosts it always is: the two clocks and the two agents know nothing of each other.
 
 use super::{End, Role, Session, Stamps};
-use migscope_abi::device::DeviceKey;
+use crate::device_key::DeviceKey;
 
 /// Ended sessions that are kept because one under way may belong to them. More than a machine has devices.
 const WAITING: usize = 64;

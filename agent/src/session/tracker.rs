@@ -2,8 +2,12 @@
 //! Which session a device is in: the one that a change of state begins, goes on with, or ends.
 
 use super::{Coverage, End, Role, Session};
-use crate::{event::StateChange, state::State};
-use migscope_abi::{device::DeviceKey, ring::DeviceSums, state::Cause};
+use crate::{
+    device_key::DeviceKey,
+    event::StateChange,
+    state::{State, protocol_of},
+};
+use migscope_abi::{ring::DeviceSums, state::Cause};
 
 /// Follows one device through its sessions.
 #[derive(Debug, Default)]
@@ -96,6 +100,7 @@ impl Tracker {
         let mut session = Session {
             seen_from_start: false,
             exact: false,
+            protocol: protocol_of(&sums),
             ..Session::new(*next_id, device, role, (state, at_ns), Some(sums), coverage)
         };
         *next_id += 1;

@@ -7,6 +7,7 @@
 //!   destination             ├──5── resuming ───────────────────────────────────────┤ start ├ running
 //! ```
 
+use migscope::device_key::DeviceKey;
 use migscope::{
     event::{DirtyQuery, Event, StateChange, Violation},
     feed::Input,
@@ -17,14 +18,13 @@ use migscope::{
     state::{Protocol, State},
 };
 use migscope_abi::{
-    device::DeviceKey,
     dirty::Outcome,
     latency::{BUCKETS, bucket},
+    probe::Probe,
     region::{Field, Op},
     ring::{DeviceSums, Stay},
     rule::Rule,
     state::Cause,
-    trace,
 };
 use std::collections::BTreeMap;
 
@@ -77,11 +77,11 @@ impl Default for Script {
 }
 
 pub(crate) fn attached() -> Input {
-    Input::Probes(trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect::<Standing>())
+    Input::Probes(Probe::ALL.into_iter().map(|event| (event, Ok(()))).collect::<Standing>())
 }
 
 pub(crate) fn losses(ring_full: u64, at_ms: u64) -> Input {
-    let losses = Losses { told: [ring_full, 0, 0], skipped: Some(0) };
+    let losses = Losses { told: [ring_full, 0, 0, 0], skipped: Some(0) };
     Input::Losses(losses, ZERO_NS + at_ms * MS)
 }
 
@@ -121,6 +121,7 @@ fn info(device: DeviceKey, vm: &str) -> Input {
 fn query(at_ns: u64, duration_ns: u64, outcome: Outcome, dirty_bytes: u64) -> Input {
     Input::Event(Event::DirtyQuery(DirtyQuery {
         device: SOURCE,
+        source: migscope::dirty::Source::Region,
         at_ns: ZERO_NS + at_ns,
         start_bytes: 0,
         range_bytes: 1 << 30,

@@ -240,7 +240,7 @@ fn an_empty_recording_says_so() {
 
 #[test]
 fn what_was_lost_and_what_was_not_watched_is_said() {
-    let missing = Missing { why: "the module is not loaded".into(), remedy: "load it".into() };
+    let missing = Missing::new("the module is not loaded", "load it");
     let mut feed = migration(&Script::default());
     feed.insert(10, losses(3, 200));
     feed.push(Input::Lost(ZERO_NS + 2_500 * MS));
@@ -266,9 +266,9 @@ fn what_was_lost_and_what_was_not_watched_is_said() {
 #[test]
 fn a_sum_that_no_probe_feeds_is_unknown_in_every_view() {
     let mut feed = migration(&Script::default());
-    let missing = Missing { why: "not there".into(), remedy: "none".into() };
+    let missing = Missing::new("not there", "none");
     if let Some(Input::Probes(standing)) = feed.first_mut() {
-        for event in [migscope_abi::trace::Event::Data, migscope_abi::trace::Event::DirtyQuery] {
+        for event in [migscope_abi::probe::Probe::Data, migscope_abi::probe::Probe::DirtyQuery] {
             standing.insert(event, Err(missing.clone()));
         }
     }

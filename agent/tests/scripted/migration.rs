@@ -7,11 +7,12 @@
 //!   destination                                            ├─── resuming ──┤ running
 //! ```
 
+use migscope::device_key::DeviceKey;
 use migscope::{
     event::{Event, StateChange},
     state::{Protocol, State},
 };
-use migscope_abi::{device::DeviceKey, ring::DeviceSums, state::Cause};
+use migscope_abi::{ring::DeviceSums, state::Cause};
 
 pub(crate) const SOURCE: DeviceKey = DeviceKey::pci(0, 0, 0x10 << 3);
 pub(crate) const DESTINATION: DeviceKey = DeviceKey::pci(0, 0, 0x11 << 3);

@@ -4,6 +4,7 @@
 pub(crate) mod migration;
 
 use migration::{MS, changes};
+use migscope::device_key::DeviceKey;
 use migscope::{
     clock::monotonic_ns,
     event::Event,
@@ -16,7 +17,7 @@ use migscope::{
     sampler::{Shared, lock},
     state::State,
 };
-use migscope_abi::{device::DeviceKey, ring::DeviceSums, trace};
+use migscope_abi::{probe::Probe, ring::DeviceSums};
 use prometheus::Registry;
 use std::{
     collections::BTreeMap,
@@ -48,8 +49,8 @@ impl Scripted {
     pub(crate) fn watching() -> Self {
         let scripted = Self::new();
         scripted.tell(|observer| {
-            observer.probes(trace::Event::ALL.into_iter().map(|event| (event, Ok(()))).collect());
-            observer.losses(Losses { told: [0; 3], skipped: Some(0) }, monotonic_ns());
+            observer.probes(Probe::ALL.into_iter().map(|event| (event, Ok(()))).collect());
+            observer.losses(Losses { told: [0; 4], skipped: Some(0) }, monotonic_ns());
         });
         scripted
     }
@@ -113,5 +114,5 @@ pub(crate) fn moving(data_bytes: u64, pending_bytes: u64) -> DeviceSums {
 
 /// No probe is attached, for this reason.
 pub(crate) fn blind(why: &str, remedy: &str) -> Standing {
-    all_missing(&Missing { why: why.into(), remedy: remedy.into() })
+    all_missing(&Missing::new(why, remedy))
 }

@@ -18,9 +18,11 @@ pub mod dirty;
 pub mod latency;
 #[cfg(feature = "aya")]
 pub mod pod;
+pub mod probe;
 pub mod region;
 pub mod ring;
 pub mod rule;
 pub mod state;
 pub mod trace;
+pub mod v2;
 pub mod watch;

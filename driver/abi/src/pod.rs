@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker")]
 
 use super::ring::{AccessKey, Conducted, DeviceSums};
+use super::v2::Offsets;
 
 // SAFETY: `repr(C)`, integers only, no padding (sizes asserted in `ring`), so every bit pattern is a value and every byte is
 // initialised.
@@ -11,3 +12,5 @@ unsafe impl aya::Pod for AccessKey {}
 unsafe impl aya::Pod for DeviceSums {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Conducted {}
+// SAFETY: as above; its size is asserted in `v2`.
+unsafe impl aya::Pod for Offsets {}

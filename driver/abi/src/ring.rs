@@ -5,6 +5,7 @@
 //! lock, so there is one writer at a time, and the sums can be copied whole into the record of a state change. That copy is what
 //! makes a session exact, however long after it the agent comes to read.
 
+use super::probe::Probe;
 use super::watch::{conduct::Conduct, Watch};
 use super::{dirty, trace};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -23,14 +24,25 @@ pub enum Kind {
     Conduct = 4,
     /// [`ConductCounts`].
     ConductCounts = 5,
+    /// [`MigStateRecord`].
+    MigState = 6,
+    /// [`DirtyQueryRecord`], of a `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`.
+    DmaLoggingReport = 7,
 }
 
 impl Kind {
     /// How many kinds there are.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 7;
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::State, Self::DirtyQuery, Self::Error, Self::Conduct, Self::ConductCounts];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::State,
+        Self::DirtyQuery,
+        Self::Error,
+        Self::Conduct,
+        Self::ConductCounts,
+        Self::MigState,
+        Self::DmaLoggingReport,
+    ];
 
     /// The value of the label `kind`.
     pub const fn name(self) -> &'static str {
@@ -40,6 +52,8 @@ impl Kind {
             Self::Error => "error",
             Self::Conduct => "conduct",
             Self::ConductCounts => "conduct_counts",
+            Self::MigState => "mig_state",
+            Self::DmaLoggingReport => "dma_logging_report",
         }
     }
 }
@@ -68,6 +82,8 @@ pub struct Header {
 pub const STATE_UNKNOWN: u64 = u64::MAX;
 /// [`DeviceSums::state`] after the record of a close: nobody has the device open.
 pub const STATE_CLOSED: u64 = u64::MAX - 1;
+/// [`DeviceSums::state`] of a device of the v2 protocol is this and its [`MigState`](super::v2::MigState).
+pub const STATE_V2: u64 = 1 << 32;
 
 /// All that was ever counted of a device since the probes were attached.
 #[derive(
@@ -93,8 +109,8 @@ pub struct DeviceSums {
     pub pending_bytes: u64,
     /// How often `pending_bytes` was read.
     pub pending_reads: u64,
-    /// [`State`](super::state::State) as of the last record that told it, [`STATE_CLOSED`] or
-    /// [`STATE_UNKNOWN`].
+    /// [`State`](super::state::State) as of the last record that told it, [`STATE_V2`] and a
+    /// [`MigState`](super::v2::MigState), [`STATE_CLOSED`] or [`STATE_UNKNOWN`].
     pub state: u64,
     /// `CLOCK_MONOTONIC` of the last record, in nanoseconds.
     pub last_seen_ns: u64,
@@ -105,6 +121,43 @@ pub struct DeviceSums {
     pub query_busy_ns: u64,
     /// What happened since the device entered its present state.
     pub stay: Stay,
+    /// What a device of the v2 protocol last told of what is left.
+    pub left: Left,
+}
+
+/// What a device of the v2 protocol last told of what is left to move. All 0 of one of the region protocol, which has `pending_bytes` alone.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
+#[repr(C)]
+pub struct Left {
+    /// `vfio_precopy_info.initial_bytes`; it means nothing while `precopy_tellings` is 0.
+    pub initial_bytes: u64,
+    /// `vfio_precopy_info.dirty_bytes`; it means nothing while `precopy_tellings` is 0.
+    pub dirty_bytes: u64,
+    /// How often `VFIO_MIG_GET_PRECOPY_INFO` was answered.
+    pub precopy_tellings: u64,
+    /// How often it said that the initial data begins anew.
+    pub reinits: u64,
+    /// `VFIO_DEVICE_FEATURE_MIG_DATA_SIZE`; it means nothing while `stop_copy_tellings` is 0.
+    pub stop_copy_bytes: u64,
+    /// How often that was answered.
+    pub stop_copy_tellings: u64,
+    /// How often it was refused: then QEMU takes 100 GiB for it (`hw/vfio/migration.c`, `VFIO_MIG_STOP_COPY_SIZE`).
+    pub stop_copy_refusals: u64,
+}
+
+impl Left {
+    /// Nothing was told.
+    pub const NONE: Self = Self {
+        initial_bytes: 0,
+        dirty_bytes: 0,
+        precopy_tellings: 0,
+        reinits: 0,
+        stop_copy_bytes: 0,
+        stop_copy_tellings: 0,
+        stop_copy_refusals: 0,
+    };
 }
 
 /// What happened, and when, since a device entered the state that it is in. A state record carries the stay that it ends; the next
@@ -139,6 +192,33 @@ pub struct StateRecord {
     pub header: Header,
     /// The tracepoint's record.
     pub event: trace::State,
+    /// The sums.
+    pub sums: DeviceSums,
+}
+
+/// Ring record of a change of state by the v2 protocol, or of an attempt at one, or of a device that tells another state than was
+/// known.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct MigStateRecord {
+    /// The head.
+    pub header: Header,
+    /// [`DeviceKey`](super::device::DeviceKey).
+    pub device: u64,
+    /// How long the ioctl took, in nanoseconds.
+    pub duration_ns: u64,
+    /// [`MigState`](super::v2::MigState) before, or [`NO_STATE`](super::v2::NO_STATE).
+    pub from: u32,
+    /// What was asked for, any number; [`NO_STATE`](super::v2::NO_STATE) where nobody asked for a state.
+    pub requested: u32,
+    /// [`MigState`](super::v2::MigState) after, or [`NO_STATE`](super::v2::NO_STATE): a device may fail in any state.
+    pub now: u32,
+    /// [`Cause`](super::state::Cause).
+    pub cause: u32,
+    /// 0, or a negative errno.
+    pub result: i32,
+    /// How many arcs the driver took on the way.
+    pub steps: u32,
     /// The sums.
     pub sums: DeviceSums,
 }
@@ -232,7 +312,7 @@ pub const fn latency_series(field: u32, op: u32) -> u32 {
     field * 2 + op
 }
 
-/// Why something did not reach the agent. Counted for each tracepoint in a slot of its own, [`lost_slot`].
+/// Why something did not reach the agent. Counted for each program in a slot of its own, [`lost_slot`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Lost {
@@ -240,15 +320,18 @@ pub enum Lost {
     RingFull = 0,
     /// A map was full: a device's or a field's sums are missing.
     MapFull = 1,
-    /// The tracepoint's record could not be read.
+    /// What was to be looked at could not be read.
     Unreadable = 2,
+    /// A call was seen to begin and not to end: the kernel has only so many places for calls whose end is waited for.
+    Unfinished = 3,
 }
 
 impl Lost {
     /// How many reasons there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; Self::COUNT] = [Self::RingFull, Self::MapFull, Self::Unreadable];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::RingFull, Self::MapFull, Self::Unreadable, Self::Unfinished];
 
     /// The value of the label `reason`.
     pub const fn name(self) -> &'static str {
@@ -256,21 +339,23 @@ impl Lost {
             Self::RingFull => "ring_full",
             Self::MapFull => "map_full",
             Self::Unreadable => "unreadable",
+            Self::Unfinished => "unfinished",
         }
     }
 }
 
-/// Index into the per-CPU array of losses. Each tracepoint's program has its own row, so that no two programs write one value.
-pub const fn lost_slot(event: trace::Event, reason: Lost) -> u32 {
-    // 3 is `Lost::COUNT`, asserted below.
-    event as u32 * 3 + reason as u32
+/// Index into the per-CPU array of losses. Each program has its own row, so that no two programs write one value.
+pub const fn lost_slot(probe: Probe, reason: Lost) -> u32 {
+    // 4 is `Lost::COUNT`, asserted below.
+    probe as u32 * 4 + reason as u32
 }
 
 const _: () = {
-    assert!(Lost::COUNT == 3);
+    assert!(Lost::COUNT == 4);
     assert!(size_of::<Header>() == 16);
-    assert!(size_of::<DeviceSums>() == 200);
-    assert!(size_of::<StateRecord>() == 256);
+    assert!(size_of::<DeviceSums>() == 256);
+    assert!(size_of::<StateRecord>() == 312);
+    assert!(size_of::<MigStateRecord>() == 312);
     assert!(size_of::<DirtyQueryRecord>() == 80);
     assert!(size_of::<ErrorRecord>() == 72);
     assert!(size_of::<AccessKey>() == 16);

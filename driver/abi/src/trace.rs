@@ -23,56 +23,6 @@ pub const DMA: &str = "vfio_mediate_dma";
 /// Name of the tracepoint of [`Error`].
 pub const ERROR: &str = "vfio_mediate_error";
 
-/// The tracepoints; the number is the index into the per-CPU array in which the probes count them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u32)]
-pub enum Event {
-    /// [`State`].
-    State = 0,
-    /// [`RegionAccess`].
-    RegionAccess = 1,
-    /// [`Data`].
-    Data = 2,
-    /// [`DirtyQuery`].
-    DirtyQuery = 3,
-    /// [`Dma`].
-    Dma = 4,
-    /// [`Error`].
-    Error = 5,
-}
-
-impl Event {
-    /// How many tracepoints there are.
-    pub const COUNT: usize = 6;
-    /// All tracepoints, in the order of their numbers.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::State, Self::RegionAccess, Self::Data, Self::DirtyQuery, Self::Dma, Self::Error];
-
-    /// The value of the labels `kind` and `probe`, and the name of the probe's program.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::State => "state",
-            Self::RegionAccess => "region_access",
-            Self::Data => "data",
-            Self::DirtyQuery => "dirty_query",
-            Self::Dma => "dma",
-            Self::Error => "error",
-        }
-    }
-
-    /// The name of the tracepoint.
-    pub const fn tracepoint(self) -> &'static str {
-        match self {
-            Self::State => STATE,
-            Self::RegionAccess => REGION_ACCESS,
-            Self::Data => DATA,
-            Self::DirtyQuery => DIRTY_QUERY,
-            Self::Dma => DMA,
-            Self::Error => ERROR,
-        }
-    }
-}
-
 /// Tracepoint `state`: a device changed state, was asked to and refused, was opened, closed or reset.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]

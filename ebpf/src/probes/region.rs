@@ -15,11 +15,12 @@ use aya_ebpf::{
 };
 use migscope_abi::{
     latency::bucket,
+    probe::Probe,
     region::{Field, HEADER_BYTES, Op},
     ring::{AccessKey, ErrorRecord, Kind, Lost, STATE_CLOSED, StateRecord, Stay, latency_series},
     rule::Rule,
     state::Cause,
-    trace::{self, Event},
+    trace,
 };
 
 /// What a device starts with. Too large to be put on a program's stack for nothing.
@@ -28,15 +29,15 @@ static NOTHING_REFUSED: [u64; Rule::COUNT] = [0; Rule::COUNT];
 /// A state change, with a copy of the device's sums at that moment; a stay in a state ends with it.
 #[raw_tracepoint(tracepoint = "vfio_mediate_state")]
 fn state(ctx: RawTracePointContext) -> i32 {
-    let Some(event) = record::<trace::State>(&ctx, Event::State) else {
+    let Some(event) = record::<trace::State>(&ctx, Probe::State) else {
         return 0;
     };
     let closed = event.cause == Cause::Close as u32;
-    let device_sums = sums::update(&ctx, Event::State, event.device, |sums| {
+    let device_sums = sums::update(&ctx, Probe::State, event.device, |sums| {
         sums.state = if closed { STATE_CLOSED } else { u64::from(event.now) };
     });
     conduct::state_changed(&ctx, &event);
-    submit::<StateRecord>(&ctx, Event::State, Kind::State, |entry| {
+    submit::<StateRecord>(&ctx, Probe::State, Kind::State, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all three fields of it are written.
         // `device_sums` is a live value of the map that nothing else changes now (see `sums::update`).
         unsafe {
@@ -44,7 +45,7 @@ fn state(ctx: RawTracePointContext) -> i32 {
             (&raw mut (*entry).event).write(event);
             match device_sums {
                 Some(device_sums) => (&raw mut (*entry).sums).write(*device_sums),
-                None => (&raw mut (*entry).sums).write(sums::MISSING),
+                None => (&raw mut (*entry).sums).write(sums::START),
             }
         }
     });
@@ -61,11 +62,11 @@ fn state(ctx: RawTracePointContext) -> i32 {
 /// One access: counted, and its duration with it.
 #[raw_tracepoint(tracepoint = "vfio_mediate_region_access")]
 fn region_access(ctx: RawTracePointContext) -> i32 {
-    let Some(event) = record::<trace::RegionAccess>(&ctx, Event::RegionAccess) else {
+    let Some(event) = record::<trace::RegionAccess>(&ctx, Probe::RegionAccess) else {
         return 0;
     };
     let refused = event.result < 0;
-    sums::update(&ctx, Event::RegionAccess, event.device, |sums| {
+    sums::update(&ctx, Probe::RegionAccess, event.device, |sums| {
         sums.state = u64::from(event.state);
         if event.field == Field::PendingBytes as u32 && event.op == Op::Read as u32 && !refused {
             sums.pending_bytes = event.value;
@@ -88,7 +89,7 @@ fn region_access(ctx: RawTracePointContext) -> i32 {
         // writes it, and this one does not run twice at a time on a CPU (see `crate::maps`).
         unsafe { *count = (*count).wrapping_add(1) };
     } else if ACCESSES.insert(key, 1, u64::from(BPF_ANY)).is_err() {
-        lost(Event::RegionAccess, Lost::MapFull);
+        lost(Probe::RegionAccess, Lost::MapFull);
     }
 
     let series = latency_series(event.field, event.op & 1);
@@ -107,10 +108,10 @@ fn region_access(ctx: RawTracePointContext) -> i32 {
 /// One buffer of device data.
 #[raw_tracepoint(tracepoint = "vfio_mediate_data")]
 fn data(ctx: RawTracePointContext) -> i32 {
-    let Some(event) = record::<trace::Data>(&ctx, Event::Data) else {
+    let Some(event) = record::<trace::Data>(&ctx, Probe::Data) else {
         return 0;
     };
-    sums::update(&ctx, Event::Data, event.device, |sums| {
+    sums::update(&ctx, Probe::Data, event.device, |sums| {
         sums.state = u64::from(event.state);
         sums::add(&mut sums.data_bytes, event.direction, event.bytes);
         sums::add(&mut sums.iterations, event.direction, 1);
@@ -123,12 +124,12 @@ fn data(ctx: RawTracePointContext) -> i32 {
 /// A refusal, with the rule that was broken.
 #[raw_tracepoint(tracepoint = "vfio_mediate_error")]
 fn error(ctx: RawTracePointContext) -> i32 {
-    let Some(event) = record::<trace::Error>(&ctx, Event::Error) else {
+    let Some(event) = record::<trace::Error>(&ctx, Probe::Error) else {
         return 0;
     };
-    sums::update(&ctx, Event::Error, event.device, |sums| sums.state = u64::from(event.state));
+    sums::update(&ctx, Probe::Error, event.device, |sums| sums.state = u64::from(event.state));
     refused(event.device, event.rule);
-    submit::<ErrorRecord>(&ctx, Event::Error, Kind::Error, |entry| {
+    submit::<ErrorRecord>(&ctx, Probe::Error, Kind::Error, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and both fields of it are written.
         unsafe {
             (&raw mut (*entry).header).write(header(Kind::Error));
@@ -154,6 +155,6 @@ fn refused(device: u64, rule: u32) {
         // SAFETY: this CPU's own value of a per-CPU map, aligned to eight bytes and alive while the program runs; no other program
         // writes it, and this one does not run twice at a time on a CPU (see `crate::maps`).
         Some(row) => sums::add(unsafe { &mut *row }, rule.wrapping_sub(1), 1),
-        None => lost(Event::Error, Lost::MapFull),
+        None => lost(Probe::Error, Lost::MapFull),
     }
 }

@@ -16,5 +16,6 @@ pub mod session;
 pub mod stage;
 pub mod starve;
 pub mod suspend;
+pub mod v2;
 pub mod vendor;
 pub mod vfio;

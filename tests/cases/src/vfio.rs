@@ -36,6 +36,7 @@ const DEVICE_GET_INFO: c_ulong = 0x3b6b;
 const DEVICE_GET_REGION_INFO: c_ulong = 0x3b6c;
 const DEVICE_RESET: c_ulong = 0x3b6f;
 const DEVICE_FEATURE: c_ulong = 0x3b75;
+const MIG_GET_PRECOPY_INFO: c_ulong = 0x3b79;
 /// `VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIGRATION`
 const GET_MIGRATION: u32 = 1 << 16 | 1;
 /// `VFIO_TYPE1v2_IOMMU`
@@ -162,6 +163,28 @@ impl Vfio {
         Ok(u64::from(argument[3]) << 32 | u64::from(argument[2]))
     }
 
+    /// `VFIO_DEVICE_FEATURE` with `flags`, and `words` for data in both directions.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused with.
+    pub fn feature<const N: usize>(&self, flags: u32, words: &mut [u32; N]) -> io::Result<()> {
+        let mut argument = vec![0_u32; N + 2];
+        argument[0] = u32::try_from(size_of_val(argument.as_slice())).expect("a small length");
+        argument[1] = flags;
+        argument[2..].copy_from_slice(words);
+        let done = ioctl(&self.device, DEVICE_FEATURE, argument.as_mut_ptr().cast());
+        words.copy_from_slice(&argument[2..]);
+        done.map(drop)
+    }
+
+    /// The file that the kernel just gave as `descriptor`, in an answer to [`feature`](Self::feature).
+    #[must_use]
+    pub fn given(&self, descriptor: i32) -> File {
+        // SAFETY: The kernel made the descriptor for this answer, and whoever asks takes it once.
+        unsafe { OwnedFd::from_raw_fd(descriptor) }.into()
+    }
+
     /// Resets the device.
     ///
     /// # Errors
@@ -254,6 +277,30 @@ impl Vfio {
             return Err(io::Error::last_os_error());
         }
         Ok(Mapping { base: base.cast(), bytes })
+    }
+}
+
+/// `struct vfio_precopy_info`: what a device says is left in pre-copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrecopyInfo {
+    /// What has to be moved before the device may stop, in bytes.
+    pub initial_bytes: u64,
+    /// What became stale of what was moved, in bytes.
+    pub dirty_bytes: u64,
+}
+
+impl PrecopyInfo {
+    /// Asks the file for data.
+    ///
+    /// # Errors
+    ///
+    /// What the driver refused with.
+    pub fn ask(data: &File) -> io::Result<Self> {
+        let mut words = [0_u64; 3];
+        words[0] = u64::try_from(size_of_val(&words)).expect("a small length");
+        ioctl(data, MIG_GET_PRECOPY_INFO, words.as_mut_ptr().cast())?;
+        let [_, initial_bytes, dirty_bytes] = words;
+        Ok(Self { initial_bytes, dirty_bytes })
     }
 }
 

@@ -16,14 +16,15 @@
 //! Records and sums stand in it as the ABI lays them out, so that a mutation hits their numbers.
 
 use crate::pieces::{Pieces, put_part};
+use migscope::device_key::DeviceKey;
 use migscope::{
     metrics::Info,
     probes::{Standing, attach::Missing},
     sample::{Access, Losses, Sample},
 };
 use migscope_abi::{
-    device::DeviceKey,
     latency::BUCKETS,
+    probe::Probe,
     ring::{
         AccessKey, ConductCounts, ConductRecord, DeviceSums, DirtyQueryRecord, ErrorRecord, Header,
         Kind, Lost, StateRecord,
@@ -97,12 +98,12 @@ fn step<'a>(pieces: &mut Pieces<'a>) -> Step<'a> {
             Step::Info(device, Info { driver, iommu_group, vm, vm_uuid })
         }
         5 => {
-            let bits = pieces.u8();
-            let attached = |event: trace::Event| match bits >> event as u32 & 1 {
+            let bits = u16::from(pieces.u8()) << 8 | u16::from(pieces.u8());
+            let attached = |probe: Probe| match bits >> probe as u32 & 1 {
                 1 => Ok(()),
-                _ => Err(Missing { why: "not here".into(), remedy: "none".into() }),
+                _ => Err(Missing::new("not here", "none")),
             };
-            Step::Probes(trace::Event::ALL.map(|event| (event, attached(event))).into())
+            Step::Probes(Probe::ALL.map(|event| (event, attached(event))).into())
         }
         _ => {
             let now_ns = pieces.u64();
@@ -222,7 +223,7 @@ impl Script {
     pub fn turn(&mut self, now_ns: u64, ring_full: u8) -> &mut Self {
         self.bytes.push(1);
         self.bytes.extend(now_ns.to_le_bytes());
-        self.bytes.extend([ring_full, 0, 0, 0, 1]);
+        self.bytes.extend([ring_full, 0, 0, 0, 0, 1]);
         self
     }
 
@@ -251,7 +252,7 @@ impl Script {
             self.bytes.extend(place.to_le_bytes());
             self.bytes.extend(count.to_le_bytes());
         }
-        for _ in trace::Event::ALL {
+        for _ in Probe::ALL {
             self.bytes.extend((now_ns / 1000).to_le_bytes());
         }
         self.bytes.push(count);
@@ -285,7 +286,7 @@ impl Script {
 
     /// All probes are attached.
     pub fn attached(&mut self) -> &mut Self {
-        self.bytes.extend([5, 0xff]);
+        self.bytes.extend([5, 0xff, 0xff]);
         self
     }
 
@@ -323,7 +324,10 @@ mod tests {
         else {
             panic!("{steps:?}")
         };
-        assert_eq!((*record, turn.lost.expect("told").told), (&7_u64.to_le_bytes()[..], [2, 0, 0]));
+        assert_eq!(
+            (*record, turn.lost.expect("told").told),
+            (&7_u64.to_le_bytes()[..], [2, 0, 0, 0])
+        );
         assert_eq!((read.get(&device), sample.devices.get(&device)), (Some(&sums), Some(&sums)));
         assert_eq!(
             (sample.accesses.len(), sample.latencies.len(), sample.conduct.len()),

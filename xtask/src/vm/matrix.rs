@@ -20,6 +20,8 @@ use crate::workspace::Workspace;
 
 /// The test binary of `cases` that needs nothing of ours in the kernel.
 pub(crate) const TESTS: &str = "stock";
+/// The tests of the v2 protocol, which run on any kernel whose mtty migrates.
+pub(crate) const MIGRATIONS: &str = "v2";
 
 /// Arguments of `vm matrix`.
 #[derive(Args)]
@@ -92,9 +94,9 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// The tests for kernels that have nothing of ours.
-    pub(crate) fn tests(workspace: &Workspace, programs: &Programs) -> Result<Self> {
-        let argv = vec![programs::guest_test(workspace, TESTS)?.into(), "--test-threads=1".into()];
+    /// Tests for kernels that have nothing of ours, by the name of their binary.
+    pub(crate) fn tests(workspace: &Workspace, programs: &Programs, name: &str) -> Result<Self> {
+        let argv = vec![programs::guest_test(workspace, name)?.into(), "--test-threads=1".into()];
         Ok(Self { argv, environment: programs.environment() })
     }
 }
@@ -167,7 +169,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: MatrixArgs) -> Result<ExitCo
         _ => kernels,
     };
     let program = match command.as_slice() {
-        [] => Program::tests(workspace, &Programs::build(workspace)?)?,
+        [] => Program::tests(workspace, &Programs::build(workspace)?, TESTS)?,
         _ => Program { argv: command, environment: Vec::new() },
     };
     let start = Instant::now();

@@ -2,10 +2,11 @@
 //! Machines with one device, with several, and with more than are kept.
 
 use super::*;
+use crate::device_key::DeviceKey;
 use crate::{
     event::StateChange, session::Coverage, session::Tracker, state::Protocol, state::State,
 };
-use migscope_abi::{device::DeviceKey, ring::DeviceSums, state::Cause};
+use migscope_abi::{ring::DeviceSums, state::Cause};
 
 const ALL: Coverage =
     Coverage { data: true, dirty: true, dma: true, access: true, errors: true, state: true };

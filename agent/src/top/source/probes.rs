@@ -60,11 +60,12 @@ impl Probes {
     /// When there is no thread for it.
     pub fn start(paths: Paths) -> io::Result<Self> {
         let metrics = Arc::new(Metrics::new(Registry::new()));
-        let observer: Shared = Arc::new(Mutex::new(Observer::new(paths, metrics)));
+        let observer: Shared = Arc::new(Mutex::new(Observer::new(paths.clone(), metrics)));
         let (stop, stopped) = watch::channel(false);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let sampler = Sampler::keeping_privileges(Arc::clone(&observer), object::EMBEDDED, KEEP);
+        let sampler =
+            Sampler::keeping_privileges(Arc::clone(&observer), object::EMBEDDED, paths, KEEP);
         let sampler = runtime.spawn(sampler.run(stopped));
         Ok(Self { observer, stop, running: Some((runtime, sampler)) })
     }

@@ -8,9 +8,9 @@ use std::time::Instant;
 use cases::demo::agent::Agent;
 use cases::demo::exposition::Exposition;
 use cases::session::{PATIENCE, Session};
+use migscope_abi::probe::Probe;
 use migscope_abi::ring::{Kind, Lost};
 use migscope_abi::rule::Rule;
-use migscope_abi::trace::Event;
 use migscope_abi::watch::conduct::Conduct;
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use serde_json::Value;
@@ -133,12 +133,12 @@ impl Account {
     }
 
     /// Records of a tracepoint that the probes read.
-    pub(crate) fn events(&self, event: Event) -> u64 {
+    pub(crate) fn events(&self, event: Probe) -> u64 {
         self.count("migscope_events_total", &[("kind", event.name())])
     }
 
     pub(crate) fn error_and_access_events(&self) -> u64 {
-        self.events(Event::Error) + self.events(Event::RegionAccess)
+        self.events(Probe::Error) + self.events(Probe::RegionAccess)
     }
 
     /// Records of the ring that the agent took in.
@@ -165,7 +165,7 @@ impl Account {
 
     /// All that is counted of the probes' work.
     fn totals(&self) -> Vec<u64> {
-        let events = Event::ALL.map(|event| self.events(event));
+        let events = Probe::ALL.map(|event| self.events(event));
         let lost = self.count("migscope_events_lost_total", &[]);
         events.into_iter().chain([self.records(), lost]).collect()
     }

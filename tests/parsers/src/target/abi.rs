@@ -5,8 +5,8 @@
 //! Held against it: the same decisions made once more, in numbers of 128 bits that do not overflow, from what the documents say.
 
 use crate::{Seed, pieces::Pieces};
+use migscope::device_key::DeviceKey;
 use migscope_abi::{
-    device::DeviceKey,
     dirty::{MIN_PAGE_BYTES, Query},
     latency::{BUCKETS, bucket, lower_bound_ns},
     region::{Direction, Field, HEADER_BYTES, Layout, Op, STRUCT_BYTES},

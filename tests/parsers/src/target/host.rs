@@ -6,11 +6,11 @@
 //! the name of a machine comes back through the escapes of both.
 
 use crate::{Seed, scratch::Scratch};
+use migscope::device_key::DeviceKey;
 use migscope::{
     feed::Describe as _,
     host::{Paths, kernel, process, vfio},
 };
-use migscope_abi::device::DeviceKey;
 use std::{
     fs, io,
     os::unix::{ffi::OsStrExt as _, fs::symlink},

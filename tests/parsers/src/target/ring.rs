@@ -12,6 +12,7 @@ use crate::{
     Seed, exposition,
     script::{Script, Step, Turn, steps},
 };
+use migscope::device_key::DeviceKey;
 use migscope::{
     event::Event,
     feed::{Input, Nobody, Tap},
@@ -23,7 +24,6 @@ use migscope::{
     snapshot::Snapshot,
 };
 use migscope_abi::{
-    device::DeviceKey,
     ring::{DeviceSums, Stay},
     state::{Cause, State},
     trace,

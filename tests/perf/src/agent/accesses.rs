@@ -12,8 +12,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use cases::demo::agent::Agent;
 use cases::session::Session;
+use migscope_abi::probe::{Probe, Target};
 use migscope_abi::state::State;
-use migscope_abi::trace::Event;
 
 use super::bpf;
 use super::probes::Programs;
@@ -26,7 +26,7 @@ const ACCESSES: u32 = 1000;
 const ROUNDS: u64 = 20;
 
 /// Runs of each tracepoint's program.
-type Each = BTreeMap<Event, Runs>;
+type Each = BTreeMap<Probe, Runs>;
 
 pub(super) fn run(
     listen: SocketAddr,
@@ -70,8 +70,11 @@ pub(super) fn run(
 }
 
 /// How bpftrace names the program of a tracepoint: what comes after the last colon, cut to the kernel's 15 letters.
-fn script_name(event: Event) -> String {
-    event.tracepoint().chars().take(15).collect()
+fn script_name(event: Probe) -> String {
+    let Target::Tracepoint(tracepoint) = event.target() else {
+        return String::new();
+    };
+    tracepoint.chars().take(15).collect()
 }
 
 fn programs(programs: &Programs, session: &mut Session, each: &mut Each) -> Result<()> {

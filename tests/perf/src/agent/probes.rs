@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use migscope_abi::trace::Event;
+use migscope_abi::probe::Probe;
 
 use super::bpf::{self, Cost, Place, Program};
 use super::records::Record;
@@ -12,21 +12,26 @@ use super::records::Record;
 /// Room for the records of a migration, in bytes.
 const PLACE_BYTES: usize = 16 << 10;
 
+/// The programs on our driver's tracepoints: those whose records can be made up.
+fn ours() -> impl Iterator<Item = Probe> {
+    Probe::ALL.into_iter().filter(|probe| probe.is_of_our_driver())
+}
+
 /// One program for each tracepoint.
-pub(super) struct Programs(BTreeMap<Event, Program>);
+pub(super) struct Programs(BTreeMap<Probe, Program>);
 
 impl Programs {
     /// The newest of this kind that have these names. Those of an agent that has just ended may be there still.
-    pub(super) fn find(kind: u32, name: impl Fn(Event) -> String) -> Result<Self> {
+    pub(super) fn find(kind: u32, name: impl Fn(Probe) -> String) -> Result<Self> {
         let mut found = BTreeMap::new();
         let programs = bpf::programs().context("failed to list the kernel's BPF programs")?;
         let names: Vec<_> = programs.iter().map(|program| program.name.clone()).collect();
         for program in programs.into_iter().filter(|program| program.kind == kind) {
-            if let Some(event) = Event::ALL.into_iter().find(|event| name(*event) == program.name) {
+            if let Some(event) = ours().find(|event| name(*event) == program.name) {
                 found.insert(event, program);
             }
         }
-        for event in Event::ALL {
+        for event in ours() {
             found.get(&event).with_context(|| {
                 format!("no program is named {}; there are {names:?}", name(event))
             })?;
@@ -40,7 +45,7 @@ impl Programs {
     }
 
     /// What each has cost so far.
-    pub(super) fn costs(&self) -> Result<BTreeMap<Event, Cost>> {
+    pub(super) fn costs(&self) -> Result<BTreeMap<Probe, Cost>> {
         let costs = self.0.iter().map(|(event, program)| Ok((*event, program.cost()?)));
         costs.collect::<std::io::Result<_>>().context("failed to ask for the programs' run time")
     }
@@ -63,7 +68,7 @@ impl Player {
     }
 
     /// What the probes have cost so far.
-    pub(super) fn costs(&self) -> Result<BTreeMap<Event, Cost>> {
+    pub(super) fn costs(&self) -> Result<BTreeMap<Probe, Cost>> {
         self.programs.costs()
     }
 

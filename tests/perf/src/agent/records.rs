@@ -10,10 +10,11 @@
 
 use migscope_abi::device::DeviceKey;
 use migscope_abi::dirty::Outcome;
+use migscope_abi::probe::Probe;
 use migscope_abi::region::{Field, HEADER_BYTES, Op};
 use migscope_abi::rule::Rule;
 use migscope_abi::state::{Cause, State};
-use migscope_abi::trace::{self, DataDirection, DmaDirection, Event};
+use migscope_abi::trace::{self, DataDirection, DmaDirection};
 use zerocopy::{Immutable, IntoBytes};
 
 /// Buffers of device data, and dirty queries, before the device stops.
@@ -30,7 +31,7 @@ const BITMAP: u64 = HEADER_BYTES + 0x10_0000;
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     /// Which tracepoint.
-    pub(super) event: Event,
+    pub(super) event: Probe,
     /// The record.
     pub(super) bytes: Vec<u8>,
 }
@@ -88,7 +89,7 @@ pub(super) fn refusal(device: DeviceKey) -> Vec<Record> {
         state: script.state as u32,
         reserved: 0,
     };
-    script.emit(Event::Error, &record);
+    script.emit(Probe::Error, &record);
     script.records
 }
 
@@ -97,7 +98,7 @@ impl Script {
         Self { device: device.0, state: State::Running, iteration: 0, records: Vec::new() }
     }
 
-    fn emit(&mut self, event: Event, record: &(impl IntoBytes + Immutable)) {
+    fn emit(&mut self, event: Probe, record: &(impl IntoBytes + Immutable)) {
         self.records.push(Record { event, bytes: record.as_bytes().to_vec() });
     }
 
@@ -113,7 +114,7 @@ impl Script {
             reserved: 0,
         };
         self.state = to;
-        self.emit(Event::State, &record);
+        self.emit(Probe::State, &record);
     }
 
     fn go(&mut self, to: State) {
@@ -134,7 +135,7 @@ impl Script {
             state: self.state as u32,
             reserved: 0,
         };
-        self.emit(Event::RegionAccess, &record);
+        self.emit(Probe::RegionAccess, &record);
     }
 
     fn read(&mut self, field: Field, value: u64) {
@@ -161,7 +162,7 @@ impl Script {
             direction: DataDirection::Save as u32,
             state: self.state as u32,
         };
-        self.emit(Event::Data, &record);
+        self.emit(Probe::Data, &record);
     }
 
     /// One dirty query, whose answer is a bitmap.
@@ -180,7 +181,7 @@ impl Script {
             outcome: Outcome::Bitmap as u32,
             result: 0,
         };
-        self.emit(Event::DirtyQuery, &record);
+        self.emit(Probe::DirtyQuery, &record);
         self.read(Field::CopiedPfns, PAGES);
         self.read(Field::DataOffset, BITMAP);
         self.access(Field::Bitmap, Op::Read, (BITMAP, PAGES / 8), 0);
@@ -198,7 +199,7 @@ impl Script {
             result: 0,
             reserved: 0,
         };
-        self.emit(Event::Dma, &record);
+        self.emit(Probe::Dma, &record);
     }
 }
 
@@ -215,11 +216,11 @@ mod tests {
         let mut judged = 0;
         for record in open(device).into_iter().chain(migration(device)).chain(migration(device)) {
             let broken = match record.event {
-                Event::State => {
+                Probe::State => {
                     let record = trace::State::read_from_bytes(&record.bytes).expect("whole");
                     watch.state_changed(&record).broken
                 }
-                Event::RegionAccess => {
+                Probe::RegionAccess => {
                     let record =
                         trace::RegionAccess::read_from_bytes(&record.bytes).expect("whole");
                     watch.access(&record)
@@ -235,7 +236,7 @@ mod tests {
     #[test]
     fn every_tracepoint_of_a_migration_that_goes_well_has_records() {
         let records = migration(DeviceKey::pci(0, 0, 0));
-        for event in Event::ALL.into_iter().filter(|event| *event != Event::Error) {
+        for event in Probe::ALL.into_iter().filter(|event| *event != Probe::Error) {
             assert!(records.iter().any(|record| record.event == event), "{event:?}");
         }
     }

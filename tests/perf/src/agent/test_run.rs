@@ -14,7 +14,7 @@ use std::thread::sleep;
 
 use anyhow::{Context as _, Result, ensure};
 use migscope_abi::device::DeviceKey;
-use migscope_abi::trace::Event;
+use migscope_abi::probe::Probe;
 
 use super::bpf;
 use super::fleet::RING_PAUSE;
@@ -34,7 +34,7 @@ pub(super) fn run(
     report: &mut Report,
 ) -> Result<()> {
     let nothing = bpf::nothing().context("failed to load an empty program")?;
-    let (mut each, mut empty) = (BTreeMap::<Event, Runs>::new(), Runs::default());
+    let (mut each, mut empty) = (BTreeMap::<Probe, Runs>::new(), Runs::default());
     // The first warms up.
     for run in 0..=runs {
         let before = player.costs()?;

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The kernel's type information (BTF, `Documentation/bpf/btf.rst`): where fields are, and which functions have a signature.
+//!
+//! ```text
+//!   /sys/kernel/btf/vmlinux ──┐
+//!   /sys/kernel/btf/vfio ─────┴─▶ offsets of fields          for the probes, which follow pointers by them
+//!   /sys/kernel/btf/MODULE ─────▶ functions by signature     for where they are attached
+//! ```
+//!
+//! No layout is built in. What this kernel does not describe is refused, with the field's name.
+//!
+//! **Which functions move device data.** Their names are each driver's own, so they are found by what they are: a module with a function
+//! `struct file *(struct vfio_device *, enum vfio_device_mig_state)` has a driver of the v2 protocol, for that is what
+//! `vfio_migration_ops.migration_set_state` must be; and what in it has the signature of a file's read, write or ioctl is an operation
+//! of a file that the driver makes. There are a few more of them than there are data files, and a probe that sees another file's call leaves it
+//! alone.
+
+use super::attach::{Missing, chain};
+use btf_rs::{Btf, BtfType, Type};
+use migscope_abi::{probe::FileOp, v2::Offsets};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// What a name of a function stands for: an operation of a file that carries device data, perhaps.
+pub type Candidates = BTreeMap<FileOp, BTreeSet<String>>;
+
+/// Why types are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum TypesError {
+    /// The kernel offers none.
+    #[error("this kernel has no type information at {0}")]
+    Absent(PathBuf),
+    /// They could not be read or made no sense.
+    #[error("failed to read the kernel's type information at {0}")]
+    Unreadable(PathBuf, #[source] btf_rs::Error),
+    /// A field that is needed is not there.
+    #[error("this kernel's struct {structure} has no field {field}")]
+    NoField {
+        /// Of which structure.
+        structure: &'static str,
+        /// Which one.
+        field: &'static str,
+    },
+}
+
+impl TypesError {
+    /// In words for people: why, and what would mend it.
+    pub fn missing(&self) -> Missing {
+        let remedy = match self {
+            Self::Absent(_) => {
+                "run a kernel with CONFIG_DEBUG_INFO_BTF and CONFIG_DEBUG_INFO_BTF_MODULES, as distributions build theirs"
+            }
+            Self::Unreadable(..) | Self::NoField { .. } => {
+                "report it with the version of the kernel (uname -r): its structures are not those that migscope knows"
+            }
+        };
+        Missing::new(chain(self), remedy)
+    }
+}
+
+/// The types of the running kernel: its own, and those of its modules.
+pub struct KernelTypes {
+    folder: PathBuf,
+    vmlinux: Btf,
+}
+
+impl KernelTypes {
+    /// Reads the kernel's own. That takes a tenth of a second and some ten megabytes, so nobody keeps it for long.
+    ///
+    /// # Errors
+    ///
+    /// [`TypesError::Absent`], [`TypesError::Unreadable`].
+    pub fn read(sysfs: &Path) -> Result<Self, TypesError> {
+        let folder = sysfs.join("kernel/btf");
+        let path = folder.join("vmlinux");
+        let bytes = read(&path)?;
+        let vmlinux =
+            Btf::from_bytes(&bytes).map_err(|error| TypesError::Unreadable(path, error))?;
+        Ok(Self { folder, vmlinux })
+    }
+
+    /// The types of a module; `None` for one that is built in.
+    fn module(&self, name: &str) -> Result<Option<Btf>, TypesError> {
+        let path = self.folder.join(name);
+        let bytes = match read(&path) {
+            Ok(bytes) => bytes,
+            Err(TypesError::Absent(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let module = Btf::from_split_bytes(&bytes, &self.vmlinux);
+        module.map(Some).map_err(|error| TypesError::Unreadable(path, error))
+    }
+
+    /// Where the fields are that the probes follow.
+    ///
+    /// # Errors
+    ///
+    /// [`TypesError`].
+    pub fn offsets(&self) -> Result<Offsets, TypesError> {
+        let vfio = self.module("vfio")?;
+        let vfio = vfio.as_ref().unwrap_or(&self.vmlinux);
+        let kernel = |structure, field| offset(&self.vmlinux, structure, field);
+        // Before Linux 6.6 a device's file pointed to the device itself.
+        let device_file = match offset(vfio, "vfio_device_file", "device") {
+            Ok(offset) => offset.saturating_add(1),
+            Err(TypesError::NoField { .. }) => 0,
+            Err(error) => return Err(error),
+        };
+        let operations = FileOp::ALL.map(|op| kernel("file_operations", op.field()));
+        let [read, write, ioctl] = operations;
+        Ok(Offsets {
+            file_private_data: kernel("file", "private_data")?,
+            file_f_op: kernel("file", "f_op")?,
+            file_f_pos: kernel("file", "f_pos")?,
+            device_file_device_plus_one: device_file,
+            vfio_device_dev: offset(vfio, "vfio_device", "dev")?,
+            device_name: kernel("device", "kobj")?.saturating_add(kernel("kobject", "name")?),
+            task_files: kernel("task_struct", "files")?,
+            files_fdt: kernel("files_struct", "fdt")?,
+            fdtable_max_fds: kernel("fdtable", "max_fds")?,
+            fdtable_fd: kernel("fdtable", "fd")?,
+            f_op: [read?, write?, ioctl?],
+            known: 1,
+        })
+    }
+
+    /// The functions of `modules` that may move device data.
+    ///
+    /// # Errors
+    ///
+    /// [`TypesError::Unreadable`], for the first module that cannot be read.
+    pub fn candidates<'a>(
+        &self,
+        modules: impl Iterator<Item = &'a str>,
+    ) -> Result<Candidates, TypesError> {
+        let mut found = Candidates::new();
+        for module in modules {
+            let path = || self.folder.join(module);
+            if let Some(types) = self.module(module)? {
+                collect(&types, &mut found)
+                    .map_err(|error| TypesError::Unreadable(path(), error))?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TypesError> {
+    fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => TypesError::Absent(path.into()),
+        _ => TypesError::Unreadable(path.into(), error.into()),
+    })
+}
+
+/// The offset of a field in bytes; one in an unnamed structure or union within counts.
+fn offset(types: &Btf, structure: &'static str, field: &'static str) -> Result<u32, TypesError> {
+    let absent = || TypesError::NoField { structure, field };
+    let named = types.resolve_types_by_name(structure).map_err(|_unknown| absent())?;
+    let bits = named.iter().find_map(|found| field_bits(types, found, field, 0));
+    bits.map(|bits| bits / 8).ok_or_else(absent)
+}
+
+/// Structures within structures that are looked into.
+const DEPTH: u32 = 8;
+
+fn field_bits(types: &Btf, of: &Type, field: &str, depth: u32) -> Option<u32> {
+    let members = match of {
+        Type::Struct(structure) => &structure.members,
+        Type::Union(union) => &union.members,
+        _ => return None,
+    };
+    members.iter().find_map(|member| {
+        let name = types.resolve_name(member).ok()?;
+        if name == field {
+            return Some(member.bit_offset());
+        }
+        if !name.is_empty() || depth == DEPTH {
+            return None;
+        }
+        let within = types.resolve_chained_type(member).ok()?;
+        field_bits(types, &within, field, depth + 1)?.checked_add(member.bit_offset())
+    })
+}
+
+fn collect(types: &Btf, found: &mut Candidates) -> Result<(), btf_rs::Error> {
+    let Some(own) = types.split() else {
+        return Ok(());
+    };
+    let mut functions = Vec::new();
+    let mut migrates = false;
+    let (first, last) = own.type_id_range();
+    for id in first..=last {
+        let Type::Func(function) = types.resolve_type_by_id(id)? else {
+            continue;
+        };
+        let Type::FuncProto(prototype) = types.resolve_chained_type(&function)? else {
+            continue;
+        };
+        let parameters: Vec<_> =
+            prototype.parameters.iter().map(|parameter| spelled(types, parameter)).collect();
+        let parameters: Vec<_> = parameters.iter().map(String::as_str).collect();
+        match parameters[..] {
+            ["vfio_device*", "vfio_device_mig_state"] => migrates = true,
+            ["file*", "char*", _, "long long int*"] => {
+                functions.push((FileOp::Read, types.resolve_name(&function)?));
+            }
+            ["file*", "const char*", _, "long long int*"] => {
+                functions.push((FileOp::Write, types.resolve_name(&function)?));
+            }
+            ["file*", "unsigned int", "long unsigned int"] => {
+                functions.push((FileOp::Ioctl, types.resolve_name(&function)?));
+            }
+            _ => {}
+        }
+    }
+    if migrates {
+        for (op, function) in functions {
+            found.entry(op).or_default().insert(function);
+        }
+    }
+    Ok(())
+}
+
+/// A type as C would write it, without `struct` and `enum`, typedefs followed; empty for one that is not understood.
+fn spelled(types: &Btf, of: &dyn BtfType) -> String {
+    let mut stars = String::new();
+    let mut constant = false;
+    let Ok(mut next) = types.resolve_chained_type(of) else {
+        return String::new();
+    };
+    for _ in 0..DEPTH {
+        let name = match &next {
+            Type::Ptr(_) => {
+                stars.push('*');
+                None
+            }
+            Type::Const(_) => {
+                // What a pointer points to; the parameter's own constness says nothing.
+                constant |= !stars.is_empty();
+                None
+            }
+            Type::Typedef(_) | Type::Volatile(_) | Type::Restrict(_) | Type::TypeTag(_) => None,
+            Type::Struct(named) => Some(types.resolve_name(named)),
+            Type::Fwd(named) => Some(types.resolve_name(named)),
+            Type::Int(named) => Some(types.resolve_name(named)),
+            Type::Enum(named) => Some(types.resolve_name(named)),
+            _ => return String::new(),
+        };
+        match name {
+            Some(Ok(name)) => {
+                return format!("{}{name}{stars}", if constant { "const " } else { "" });
+            }
+            Some(Err(_)) => return String::new(),
+            None => {}
+        }
+        let Some(link) = next.as_btf_type() else {
+            return String::new();
+        };
+        let Ok(further) = types.resolve_chained_type(link) else {
+            return String::new();
+        };
+        next = further;
+    }
+    String::new()
+}

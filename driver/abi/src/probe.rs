@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+//! The programs that look: one name for each, in the kernel and outside.
+//!
+//! ```text
+//!   our driver's tracepoints    state  region_access  data  dirty_query  dma  error
+//!   any driver's v2 ioctls      device_ioctl(+_return)  state_step  device_release
+//!   any driver's data file      data_read(+_return)  data_write(+_return)  data_ioctl(+_return)
+//! ```
+
+use super::trace;
+
+/// Where a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A tracepoint of our driver, by name.
+    Tracepoint(&'static str),
+    /// The beginning of a function of the kernel, by name.
+    Entry(&'static str),
+    /// The end of a function of the kernel, by name.
+    Return(&'static str),
+    /// The beginning of an operation of the file through which a driver moves device data.
+    DataFileEntry(FileOp),
+    /// The end of such an operation.
+    DataFileReturn(FileOp),
+}
+
+/// An operation of the file that `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` hands out (`data_fd`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum FileOp {
+    /// `file_operations::read`: a source gives its state away.
+    Read = 0,
+    /// `file_operations::write`: a destination takes it in.
+    Write = 1,
+    /// `file_operations::unlocked_ioctl`: `VFIO_MIG_GET_PRECOPY_INFO`.
+    Ioctl = 2,
+}
+
+impl FileOp {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [Self::Read, Self::Write, Self::Ioctl];
+
+    /// The field of `struct file_operations`.
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Ioctl => "unlocked_ioctl",
+        }
+    }
+}
+
+/// All ioctls on a VFIO device's file, of any driver (`drivers/vfio/vfio_main.c`).
+pub const DEVICE_IOCTL: &str = "vfio_device_fops_unl_ioctl";
+/// The last close of such a file.
+pub const DEVICE_RELEASE: &str = "vfio_device_fops_release";
+/// The next arc on the way to a state; every v2 driver asks it for each.
+pub const STATE_STEP: &str = "vfio_mig_get_next_state";
+
+/// A program. The number is its row in the per-CPU arrays in which programs count; it is in recordings too, and never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Probe {
+    /// [`trace::State`].
+    State = 0,
+    /// [`trace::RegionAccess`].
+    RegionAccess = 1,
+    /// [`trace::Data`].
+    Data = 2,
+    /// [`trace::DirtyQuery`].
+    DirtyQuery = 3,
+    /// [`trace::Dma`].
+    Dma = 4,
+    /// [`trace::Error`].
+    Error = 5,
+    /// An ioctl on a device's file begins.
+    DeviceIoctl = 6,
+    /// It ends.
+    DeviceIoctlReturn = 7,
+    /// A driver takes one arc.
+    StateStep = 8,
+    /// A device's file is closed for good.
+    DeviceRelease = 9,
+    /// A read of device data begins.
+    DataRead = 10,
+    /// It ends.
+    DataReadReturn = 11,
+    /// A write of device data begins.
+    DataWrite = 12,
+    /// It ends.
+    DataWriteReturn = 13,
+    /// An ioctl on the data file begins.
+    DataIoctl = 14,
+    /// It ends.
+    DataIoctlReturn = 15,
+}
+
+impl Probe {
+    /// How many programs there are.
+    pub const COUNT: usize = 16;
+    /// All programs, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::State,
+        Self::RegionAccess,
+        Self::Data,
+        Self::DirtyQuery,
+        Self::Dma,
+        Self::Error,
+        Self::DeviceIoctl,
+        Self::DeviceIoctlReturn,
+        Self::StateStep,
+        Self::DeviceRelease,
+        Self::DataRead,
+        Self::DataReadReturn,
+        Self::DataWrite,
+        Self::DataWriteReturn,
+        Self::DataIoctl,
+        Self::DataIoctlReturn,
+    ];
+
+    /// The value of the labels `kind`, `probe` and `program`, and the name of the program.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::RegionAccess => "region_access",
+            Self::Data => "data",
+            Self::DirtyQuery => "dirty_query",
+            Self::Dma => "dma",
+            Self::Error => "error",
+            Self::DeviceIoctl => "device_ioctl",
+            Self::DeviceIoctlReturn => "device_ioctl_return",
+            Self::StateStep => "state_step",
+            Self::DeviceRelease => "device_release",
+            Self::DataRead => "data_read",
+            Self::DataReadReturn => "data_read_return",
+            Self::DataWrite => "data_write",
+            Self::DataWriteReturn => "data_write_return",
+            Self::DataIoctl => "data_ioctl",
+            Self::DataIoctlReturn => "data_ioctl_return",
+        }
+    }
+
+    /// Where it is attached.
+    pub const fn target(self) -> Target {
+        match self {
+            Self::State => Target::Tracepoint(trace::STATE),
+            Self::RegionAccess => Target::Tracepoint(trace::REGION_ACCESS),
+            Self::Data => Target::Tracepoint(trace::DATA),
+            Self::DirtyQuery => Target::Tracepoint(trace::DIRTY_QUERY),
+            Self::Dma => Target::Tracepoint(trace::DMA),
+            Self::Error => Target::Tracepoint(trace::ERROR),
+            Self::DeviceIoctl => Target::Entry(DEVICE_IOCTL),
+            Self::DeviceIoctlReturn => Target::Return(DEVICE_IOCTL),
+            Self::StateStep => Target::Entry(STATE_STEP),
+            Self::DeviceRelease => Target::Entry(DEVICE_RELEASE),
+            Self::DataRead => Target::DataFileEntry(FileOp::Read),
+            Self::DataReadReturn => Target::DataFileReturn(FileOp::Read),
+            Self::DataWrite => Target::DataFileEntry(FileOp::Write),
+            Self::DataWriteReturn => Target::DataFileReturn(FileOp::Write),
+            Self::DataIoctl => Target::DataFileEntry(FileOp::Ioctl),
+            Self::DataIoctlReturn => Target::DataFileReturn(FileOp::Ioctl),
+        }
+    }
+
+    /// Whether it is for devices of our own driver, and not of any.
+    pub const fn is_of_our_driver(self) -> bool {
+        matches!(self.target(), Target::Tracepoint(_))
+    }
+}
+
+impl TryFrom<u32> for Probe {
+    type Error = u32;
+
+    fn try_from(number: u32) -> Result<Self, u32> {
+        Self::ALL.into_iter().find(|probe| *probe as u32 == number).ok_or(number)
+    }
+}
