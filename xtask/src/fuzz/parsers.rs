@@ -175,11 +175,8 @@ impl Program {
         });
         match done {
             Ok(()) => Ok(heard),
-            // It says itself what it failed on, and libFuzzer where that is.
-            Err(error) if heard.finding.is_some() => {
-                eprintln!("{error:#}");
-                Ok(heard)
-            }
+            // What it failed on, and how, is told in the end.
+            Err(_) if heard.finding.is_some() => Ok(heard),
             Err(error) => Err(error),
         }
     }
@@ -240,11 +237,14 @@ impl fmt::Display for Results {
         }
         let findings = results
             .iter()
-            .filter_map(|(target, heard)| heard.finding.as_ref().map(|finding| (target, finding)));
+            .filter_map(|(target, heard)| Some((target, &heard.how, heard.finding.as_ref()?)));
         let mut found = false;
-        for (target, finding) in findings {
+        for (target, how, finding) in findings {
             found = true;
             writeln!(f, "{target} failed on {}", finding.display())?;
+            for line in how {
+                writeln!(f, "  {line}")?;
+            }
             writeln!(f, "  look at it:  cargo run -p {PACKAGE} -- {target} {}", finding.display())?;
             writeln!(f, "  once mended: keep it, named, in tests/parsers/findings/{target}")?;
         }

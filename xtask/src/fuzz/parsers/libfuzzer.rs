@@ -30,12 +30,23 @@ pub(super) struct Heard {
     rss_mb: u64,
     /// The file with what the target failed on.
     pub(super) finding: Option<PathBuf>,
+    /// How it failed: the place of the panic and its message, or what libFuzzer or a sanitizer says.
+    pub(super) how: Vec<String>,
+    /// The next line is the message of a panic.
+    panicked: bool,
 }
 
 impl Heard {
     /// Takes in a line.
     pub(super) fn hear(&mut self, line: &str) {
-        if let Some((_, path)) = line.split_once("Test unit written to ") {
+        // "deadly signal" is what comes of every panic.
+        let told = line.contains("ERROR: ") && !line.ends_with("deadly signal");
+        if std::mem::take(&mut self.panicked) || told {
+            self.how.push(line.trim().into());
+        } else if line.contains(" panicked at ") {
+            self.how.push(line.trim().into());
+            self.panicked = true;
+        } else if let Some((_, path)) = line.split_once("Test unit written to ") {
             self.finding = Some(path.trim().into());
         } else if let Some(stat) = line.strip_prefix("stat::") {
             let Some((name, value)) = stat.split_once(':') else { return };
@@ -147,10 +158,21 @@ mod tests {
             kept: 85,
             slowest_seconds: 0,
             rss_mb: 97,
-            finding: None,
+            ..Heard::default()
         };
         assert_eq!(heard, wanted);
-        heard.hear("artifact_prefix='./'; Test unit written to ./crash-da39a3ee");
+        for line in [
+            "thread '<unnamed>' (7) panicked at tests/parsers/src/target/abi.rs:81:15:",
+            "attempt to multiply with overflow",
+            "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace",
+            "==7== ERROR: libFuzzer: deadly signal",
+            "artifact_prefix='./'; Test unit written to ./crash-da39a3ee",
+        ] {
+            heard.hear(line);
+        }
         assert_eq!(heard.finding, Some("./crash-da39a3ee".into()));
+        assert_eq!((heard.how.len(), &*heard.how[1]), (2, "attempt to multiply with overflow"));
+        heard.hear("==8== ERROR: AddressSanitizer: heap-buffer-overflow on address 0x50");
+        assert_eq!(heard.how.len(), 3);
     }
 }
