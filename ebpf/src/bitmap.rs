@@ -10,7 +10,7 @@ use aya_ebpf::helpers::{bpf_probe_read_user_buf, generated::bpf_loop};
 use core::ffi::c_void;
 
 /// Pages of a bitmap that are looked at: 32 MiB stand for 1 TiB in pages of 4 KiB, and take some ten milliseconds.
-const MOST_PIECES: u64 = 8192;
+const MOST_PIECES: u32 = 8192;
 const PIECE_BYTES: u64 = PIECE_WORDS as u64 * 8;
 
 /// What is looked at, and what was found.
@@ -27,16 +27,15 @@ struct Walk {
 #[inline(always)]
 pub(crate) fn count(address: u64, bits: u64) -> Option<u64> {
     let left_bytes = bits.div_ceil(64).saturating_mul(8);
-    let pieces = left_bytes.div_ceil(PIECE_BYTES);
+    let pieces = u32::try_from(left_bytes.div_ceil(PIECE_BYTES)).ok()?;
     if pieces > MOST_PIECES {
         return None;
     }
     let mut walk = Walk { at: address, left_bytes, bits: 0 };
     let callback = count_piece as extern "C" fn(u64, *mut Walk) -> i64;
     // SAFETY: the helper calls `count_piece` with its own count and `walk`, which outlives the call, and with nothing else.
-    let done = unsafe {
-        bpf_loop(pieces as u32, callback as *mut c_void, (&raw mut walk).cast::<c_void>(), 0)
-    };
+    let done =
+        unsafe { bpf_loop(pieces, callback as *mut c_void, (&raw mut walk).cast::<c_void>(), 0) };
     (done >= 0).then_some(walk.bits)
 }
 

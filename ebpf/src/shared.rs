@@ -15,6 +15,9 @@ use migscope_abi::{
     v2::{MigState, NO_STATE},
 };
 
+#[expect(clippy::cast_possible_truncation, reason = "there are eight")]
+const STATES: u32 = MigState::COUNT as u32;
+
 /// The sums of one device.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared(*mut DeviceSums);
@@ -89,7 +92,7 @@ impl Shared {
     pub(crate) fn state(self) -> u32 {
         let state = self.get(offset_of!(DeviceSums, state));
         let number = state.wrapping_sub(STATE_V2);
-        if number < MigState::COUNT as u64 { number as u32 } else { NO_STATE }
+        u32::try_from(number).ok().filter(|number| *number < STATES).unwrap_or(NO_STATE)
     }
 
     /// It is in this state now.

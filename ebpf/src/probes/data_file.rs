@@ -69,7 +69,7 @@ fn data_ioctl_return(ctx: RetProbeContext) -> u32 {
     let Some((call, file)) = ends(Probe::DataIoctlReturn) else {
         return 0;
     };
-    if ctx.ret::<i64>() as i32 != 0 {
+    if ctx.ret::<i32>() != 0 {
         return 0;
     }
     let Some(told) = from_user::<PrecopyInfo>(call.arg) else {
@@ -174,8 +174,7 @@ fn moved(ctx: &RetProbeContext, probe: Probe, direction: DataDirection) -> u32 {
     let busy_ns = ended_ns.saturating_sub(call.began_ns);
     sums.add(offset_of!(DeviceSums, data_busy_ns) + row, busy_ns);
     sums.touch();
-    if result > 0 {
-        let bytes = result as u64;
+    if let Ok(bytes @ 1..) = u64::try_from(result) {
         known.counted_bytes = known.counted_bytes.wrapping_add(bytes);
         known.burst_bytes = known.burst_bytes.wrapping_add(bytes);
         sums.add(offset_of!(DeviceSums, data_bytes) + row, bytes);

@@ -147,7 +147,8 @@ fn device_ioctl_return(ctx: RetProbeContext) -> u32 {
     // It was there a moment ago, and is the running thread's alone.
     let _ = DEVICE_CALLS.remove(thread());
     seen(Probe::DeviceIoctlReturn);
-    let result = ctx.ret::<i64>() as i32;
+    // The ioctl's own result is an `int`: what stands above it in the register means nothing.
+    let result = ctx.ret::<i32>();
     match call.flags {
         SET_STATE => state_was_set(&ctx, &call, result),
         GET_STATE => state_was_told(&ctx, &call, result),

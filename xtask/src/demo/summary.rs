@@ -69,8 +69,11 @@ impl fmt::Display for Forecast {
         write!(f, "  {what:42} {:>18} ", shown(*came_seconds))?;
         match foretold_seconds {
             Some(foretold) => {
-                let off = (foretold - came_seconds) / came_seconds * 100.0;
-                write!(f, "{:>18}  off by {off:+.0} %", shown(*foretold))
+                write!(f, "{:>18}  ", shown(*foretold))?;
+                match foretold / came_seconds {
+                    times if times >= 2.0 => write!(f, "{times:.0} times as long"),
+                    times => write!(f, "off by {:+.0} %", (times - 1.0) * 100.0),
+                }
             }
             None => write!(f, "{:>18}", "not told"),
         }
@@ -158,7 +161,8 @@ mod tests {
         let text = format!(
             "{{\"migrator\":{{\"source\":{},\"destination\":{}}},\"agent\":{{}},\"cost\":null,\
              \"forecast\":[{{\"what\":\"downtime\",\"came_seconds\":0.2,\"foretold_seconds\":0.15}},\
-             {{\"what\":\"remaining time\",\"came_seconds\":0.1,\"foretold_seconds\":null}}],\
+             {{\"what\":\"remaining time\",\"came_seconds\":0.1,\"foretold_seconds\":30.0}},\
+             {{\"what\":\"other\",\"came_seconds\":0.1,\"foretold_seconds\":null}}],\
              \"comparison\":[{{\"device\":\"A\",\"what\":\"device data\",\"unit\":\"bytes\",\
              \"migrator\":4096.0,\"agent\":{agent},\"bound\":null,\"agrees\":{agrees}}},\
              {{\"device\":\"A\",\"what\":\"read data_size, ok\",\"unit\":\"1\",\"migrator\":3.0,\
@@ -186,7 +190,8 @@ mod tests {
         let downtime = row("  downtime");
         assert!(downtime.contains("200.000 ms") && downtime.contains("150.000 ms"), "{downtime}");
         assert!(downtime.ends_with("off by -25 %"), "{downtime}");
-        assert!(row("  remaining time").ends_with("not told"), "{text}");
+        assert!(row("  remaining time").ends_with("300 times as long"), "{text}");
+        assert!(row("  other").ends_with("not told"), "{text}");
     }
 
     #[test]

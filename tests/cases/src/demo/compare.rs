@@ -240,36 +240,43 @@ fn migration(accounts: &Outcome, exposition: &Exposition, rows: &mut Vec<Row>) {
 /// the client knows that the last buffer is out, and ends after it set about to start the device.
 fn downtime(accounts: &Outcome, exposition: &Exposition, rows: &mut Vec<Row>) {
     let Some(downtime) = &accounts.source.downtime else { return };
+    let destination = &accounts.destination.region;
     let told = |part| exposition.sum("vfio_migration_downtime_seconds_sum", &[("part", part)]);
-    let seconds = |ns| Duration::from_nanos(ns).as_secs_f64();
-    let what = |part: &str| format!("downtime, {}", part.replace('_', " "));
     let bound = TIME_BOUND.as_secs_f64();
-    // What the destination's driver needs for each buffer is added up.
-    let loads = accounts.destination.region.iterations;
-    for (part, ns, bound) in [
-        ("stop", downtime.stop_ns, bound),
-        ("final_dirty", downtime.final_query_ns, bound),
-        ("final_data", downtime.final_data_ns, bound),
-        ("load", accounts.destination.region.load_ns, bound * count(loads)),
-        ("start", downtime.start_ns, bound),
-        ("total", downtime.total_ns, bound),
-    ] {
-        rows.push(inside(what(part), seconds(ns), told(part), bound));
-    }
+    let mut part = |part: &'static str, ns, bound| {
+        let what = format!("downtime, {}", part.replace('_', " "));
+        rows.push(inside(what, seconds(ns), told(part), bound));
+    };
+    part("stop", downtime.stop_ns, bound);
+    part("final_dirty", downtime.final_query_ns, bound);
+    part("final_data", downtime.final_data_ns, bound);
+    // Each buffer is measured for itself.
+    part("load", destination.load_ns, bound * count(destination.iterations));
+    part("start", downtime.start_ns, bound);
     let gap = transfer_gap_ns(accounts).map(seconds);
     let agent = told("transfer_gap");
-    let agrees = gap.zip(agent).is_some_and(|(migrator, agent)| {
-        agent + ROUNDING_SECONDS >= migrator && agent - migrator <= bound
-    });
     rows.push(Row {
         device: None,
-        what: what("transfer_gap"),
+        what: "downtime, transfer gap".to_owned(),
         unit: "seconds".to_owned(),
         migrator: gap.unwrap_or_default(),
         agent,
         bound: Some(bound),
-        agrees,
+        agrees: gap.zip(agent).is_some_and(|(migrator, agent)| {
+            agent + ROUNDING_SECONDS >= migrator && agent - migrator <= bound
+        }),
     });
+    rows.push(inside(
+        "downtime, total".to_owned(),
+        seconds(downtime.total_ns),
+        told("total"),
+        bound,
+    ));
+}
+
+/// Nanoseconds, as the rows have times.
+fn seconds(ns: u64) -> f64 {
+    Duration::from_nanos(ns).as_secs_f64()
 }
 
 /// From the source's last buffer, as far as the client can tell, until the write that started the destination.

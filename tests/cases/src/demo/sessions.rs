@@ -84,9 +84,8 @@ impl Sessions {
 
     /// What the agent foretold when it last looked during pre-copy, beside what came.
     pub fn forecast(&self, accounts: &Outcome) -> Vec<Forecast> {
-        let mut looks =
-            self.timeline.iter().filter(|point| point.state == "pre_copy" && !point.edge);
-        let Some(last) = looks.next_back() else { return Vec::new() };
+        let is_look = |point: &&Point| point.state == "pre_copy" && !point.edge;
+        let Some(last) = self.timeline.iter().rfind(is_look) else { return Vec::new() };
         let seconds = |ns| Duration::from_nanos(ns).as_secs_f64();
         let transitions = accounts.source.region.transitions.iter();
         let ended_ns = transitions.map(|each| each.at_monotonic_ns + each.duration_ns).max();
