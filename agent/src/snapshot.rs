@@ -55,10 +55,16 @@ impl Snapshot {
                 remedy: missing.map(|missing| missing.remedy.clone()),
             }
         };
+        // A probe for a module that is not loaded misses nothing, unless it is so with all of them.
+        let standing = observer.standing();
+        let sees = standing.values().any(Result::is_ok);
+        let matters = |attached: &Result<(), crate::probes::attach::Missing>| {
+            !sees || !attached.as_ref().is_err_and(|missing| missing.dormant)
+        };
         Self {
             monotonic_ns: now_ns,
             version: env!("CARGO_PKG_VERSION").into(),
-            probes: observer.standing().iter().map(probe).collect(),
+            probes: standing.iter().filter(|(_, attached)| matters(attached)).map(probe).collect(),
             lost: observer.losses_so_far().total(),
             devices: observer.device_reports(now_ns),
             sessions: observer.session_reports(now_ns),

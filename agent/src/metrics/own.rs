@@ -85,7 +85,7 @@ impl OwnFamilies {
                     name: "migscope_probe_attached",
                     help: "1 for a probe that is attached, 0 for one that is missing; /readyz and `migscope check` say why.",
                     labels: [Label::one_of("probe", Probe::ALL.map(Probe::name))],
-                    absent: "before the probes were tried",
+                    absent: "before the probes were tried, and while no module is loaded that the probe is for",
                 },
             ),
             events: Numbers::counters(
@@ -179,8 +179,14 @@ impl OwnFamilies {
 
     /// Shows which probes are attached.
     pub fn probes(&self, standing: &Standing) {
-        for (event, attached) in standing {
-            self.probe_attached.set([event.name()], if attached.is_ok() { 1.0 } else { 0.0 });
+        for (probe, attached) in standing {
+            let shown = match attached {
+                Ok(()) => Some(1.0),
+                // Nothing is missing, so nobody is to be called for it.
+                Err(missing) if missing.dormant => None,
+                Err(_) => Some(0.0),
+            };
+            self.probe_attached.set_known([probe.name()], shown);
         }
     }
 

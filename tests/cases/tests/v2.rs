@@ -297,11 +297,12 @@ fn loaded_later() {
     std::fs::write("/proc/sys/kernel/perf_event_paranoid", "2").expect("it is set");
     modprobe(&["-r", "mtty"]);
     let agent = Agent::start(SocketAddr::from(([127, 0, 0, 1], 10479))).expect("the agent starts");
-    until(&agent, "a probe without work", |snapshot| {
-        let probes = snapshot["probes"].as_array()?;
-        let data = probes.iter().find(|probe| probe["name"] == "data_read")?;
-        data["why"].as_str().filter(|why| why.contains("no driver")).map(Into::into)
-    });
+    let deadline = Instant::now() + PATIENCE;
+    while !agent.get("/readyz").expect("it answers").contains("probe data_read: missing: no driver")
+    {
+        assert!(Instant::now() < deadline, "a probe without work");
+        sleep(Duration::from_millis(50));
+    }
     let devices = machine();
     sees_data(&agent);
     let mut source = client(&devices[0]);
