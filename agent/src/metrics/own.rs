@@ -179,11 +179,12 @@ impl OwnFamilies {
 
     /// Shows which probes are attached.
     pub fn probes(&self, standing: &Standing) {
+        let sees = standing.values().any(Result::is_ok);
         for (probe, attached) in standing {
             let shown = match attached {
                 Ok(()) => Some(1.0),
-                // Nothing is missing, so nobody is to be called for it.
-                Err(missing) if missing.dormant => None,
+                // Nothing is missing, so nobody is to be called for it, unless nothing at all is seen.
+                Err(missing) if missing.dormant && sees => None,
                 Err(_) => Some(0.0),
             };
             self.probe_attached.set_known([probe.name()], shown);
