@@ -100,6 +100,13 @@ impl Timeline {
     /// Adds a point. One that comes too soon after the last is left out, unless it is an edge; one that lies before the last is
     /// left out too: sums are read later than the records that overtook them.
     pub fn push(&mut self, point: Point) {
+        // A record can be read after a reading of the maps that was made after it: the edge is worth more than such points.
+        let at_ns = point.at_monotonic_ns;
+        while point.edge
+            && self.points.last().is_some_and(|last| !last.edge && last.at_monotonic_ns > at_ns)
+        {
+            self.points.pop();
+        }
         if let Some(last) = self.points.last() {
             let too_soon =
                 point.at_monotonic_ns < last.at_monotonic_ns.saturating_add(self.spacing_ns);
@@ -157,6 +164,17 @@ mod tests {
         assert_eq!(points.iter().filter(|point| point.edge).count(), 10);
         let last = points.last().expect("some").at_monotonic_ns;
         assert!(last > 98_000 * SPACING_NS, "{last}");
+    }
+
+    #[test]
+    fn an_edge_that_is_read_late_is_kept_in_its_place() {
+        let mut timeline = Timeline::default();
+        for (at_ns, edge) in [(SPACING_NS, true), (9 * SPACING_NS, false), (8 * SPACING_NS, true)] {
+            timeline.push(point(at_ns, edge));
+        }
+        let points = timeline.points();
+        let told: Vec<_> = points.iter().map(|point| (point.at_monotonic_ns, point.edge)).collect();
+        assert_eq!(told, [(SPACING_NS, true), (8 * SPACING_NS, true)]);
     }
 
     proptest! {
