@@ -3,9 +3,13 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+// Nor does it turn the order of the text around, or hide in it: the characters of agent/src/harmless.rs.
+const ACTS = /[\p{Cc}\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
+const harmless = (text) => String(text).replace(ACTS, "\ufffd");
+
 function filled(node, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, harmless(value));
+  node.append(...children.map((child) => (child instanceof Node ? child : harmless(child))));
   return node;
 }
 
@@ -18,12 +22,14 @@ export const drawn = (tag, attributes = {}, ...children) =>
 
 /** Changes a text, unless it is that already: selections and screen readers shall not be disturbed. */
 export function say(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  const shown = harmless(text);
+  if (node.textContent !== shown) node.textContent = shown;
 }
 
 /** Changes an attribute, in the same way. */
 export function mark(node, name, value) {
-  if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+  const shown = harmless(value);
+  if (node.getAttribute(name) !== shown) node.setAttribute(name, shown);
 }
 
 const MARKS = {
