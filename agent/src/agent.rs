@@ -362,7 +362,9 @@ impl Agent {
             all += 1;
         }
         let (devices, migrating) = observer.counts();
-        format!("{attached} of {all} probes attached, {devices} devices seen, {migrating} migrating")
+        format!(
+            "{attached} of {all} probes attached, {devices} devices seen, {migrating} migrating"
+        )
     }
 }
 

@@ -273,7 +273,7 @@ fn carries_data(device: u64, descriptor: i32) {
             return;
         }
     }
-    let entry = DataFile { device, counted_bytes: 0, burst_bytes: 0 };
+    let entry = DataFile { device, counted_bytes: 0, burst_bytes: 0, told_bytes: 0 };
     if DATA_FILES.insert(file, entry, u64::from(BPF_ANY)).is_err() {
         lost(Probe::DeviceIoctlReturn, Lost::MapFull);
     }
