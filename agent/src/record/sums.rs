@@ -11,7 +11,7 @@ use crate::device_key::DeviceKey;
 use migscope_abi::ring::{DeviceSums, Left, Stay, Withheld};
 use std::collections::BTreeMap;
 
-/// Most devices; the probes tell 256 apart.
+/// Most devices; as many as the probes tell apart.
 pub(super) const DEVICES: usize = 1024;
 /// Numbers in the sums of a device.
 const NUMBERS: usize = 34;

@@ -339,11 +339,13 @@ pub const fn latency_series(field: u32, op: u32) -> u32 {
 pub enum Lost {
     /// The ring was full.
     RingFull = 0,
-    /// A map was full: a device's or a field's sums are missing.
+    /// A map with an entry for each device was full: nothing is added up of one that has none, or of one of its fields. What is known of
+    /// the others is all the same.
     MapFull = 1,
     /// What was to be looked at could not be read.
     Unreadable = 2,
-    /// A call was seen to begin and not to end: the kernel has only so many places for calls whose end is waited for.
+    /// A call was seen to begin and not to end, or a file with device data is not followed: there are only so many places for these, in
+    /// the kernel and in our maps.
     Unfinished = 3,
 }
 

@@ -120,7 +120,7 @@ fn begins(ctx: &ProbeContext, probe: Probe, arg: u64) -> u32 {
     }
     let call = FileCall { file, arg, began_ns: now_ns() };
     if FILE_CALLS.insert(thread(), call, u64::from(BPF_ANY)).is_err() {
-        lost(probe, Lost::MapFull);
+        lost(probe, Lost::Unfinished);
     }
     0
 }
