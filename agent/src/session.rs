@@ -223,6 +223,15 @@ pub struct Sizes {
     pub reinits: u64,
 }
 
+/// What a source that runs did not give in this session, though it told it to be left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dry {
+    /// How often it had nothing to give.
+    pub answers: u64,
+    /// What was left the last time, in bytes.
+    pub bytes: u64,
+}
+
 /// What was moved and reported in a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
@@ -303,6 +312,15 @@ impl Session {
             query_failed: last.stop_copy_refusals > base.stop_copy_refusals || asked_before,
             reinits: last.reinits.saturating_sub(base.reinits),
         }
+    }
+
+    /// How often the device had nothing to give while it ran, and what was left of what it told.
+    pub fn dry(&self) -> Dry {
+        let (Some(base), Some(last)) = (self.base.as_ref(), self.last.as_ref()) else {
+            return Dry::default();
+        };
+        let answers = last.withheld.answers.saturating_sub(base.withheld.answers);
+        Dry { answers, bytes: last.withheld.bytes }
     }
 
     /// When the ends of the migration can be seen to meet.

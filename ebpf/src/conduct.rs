@@ -28,12 +28,10 @@ static START: Conducted = Conducted {
     untold: 0,
 };
 
-/// Shows the watch an access.
+/// Shows the watch an access; gives what is pending if the device said that it has none of it to give.
 #[inline(always)]
-pub(crate) fn accessed(ctx: &RawTracePointContext, event: &trace::RegionAccess) {
-    let Some(conducted) = conducted(Probe::RegionAccess, event.device) else {
-        return;
-    };
+pub(crate) fn accessed(ctx: &RawTracePointContext, event: &trace::RegionAccess) -> Option<u64> {
+    let conducted = conducted(Probe::RegionAccess, event.device)?;
     if let Some(rule) = conducted.watch.access(event) {
         let moment = Moment {
             device: event.device,
@@ -45,6 +43,7 @@ pub(crate) fn accessed(ctx: &RawTracePointContext, event: &trace::RegionAccess) 
         };
         broken(ctx, Probe::RegionAccess, conducted, rule, &moment);
     }
+    conducted.watch.withheld()
 }
 
 /// Shows the watch a change of state, before the record of it is in the ring.

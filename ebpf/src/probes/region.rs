@@ -66,7 +66,7 @@ fn region_access(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     let refused = event.result < 0;
-    sums::update(&ctx, Probe::RegionAccess, event.device, |sums| {
+    let device_sums = sums::update(&ctx, Probe::RegionAccess, event.device, |sums| {
         sums.state = u64::from(event.state);
         if event.field == Field::PendingBytes as u32 && event.op == Op::Read as u32 && !refused {
             sums.pending_bytes = event.value;
@@ -101,7 +101,12 @@ fn region_access(ctx: RawTracePointContext) -> i32 {
         // SAFETY: as for `count` above.
         unsafe { *sum_ns = (*sum_ns).wrapping_add(event.duration_ns) };
     }
-    conduct::accessed(&ctx, &event);
+    if let (Some(device_sums), Some(bytes)) = (device_sums, conduct::accessed(&ctx, &event)) {
+        // SAFETY: a live value of the map that nothing else changes now (see `sums::update`).
+        let withheld = unsafe { &mut (*device_sums).withheld };
+        withheld.bytes = bytes;
+        withheld.answers = withheld.answers.wrapping_add(1);
+    }
     0
 }
 
