@@ -3,6 +3,7 @@
 //!
 //! Every step runs whatever became of the others; the last line of the output is the total.
 
+mod aarch64;
 mod machines;
 mod page;
 pub(crate) mod report;
@@ -56,6 +57,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     guest_suite(workspace, &mut report);
     fuzz_and_kunit(workspace, &mut report);
     demo_json(workspace, &mut report);
+    aarch64::step(workspace, &mut report);
     page::steps(workspace, None, &mut report);
 
     println!("\n{report}");
