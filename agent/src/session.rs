@@ -80,7 +80,8 @@ impl Role {
 pub enum End {
     /// The source was saved to its end, or the destination runs.
     Completed,
-    /// The user went back: the source runs on, the destination was put aside.
+    /// The VMM went back: the source runs on, the destination was put aside. Whether a user wanted that or the VMM could not go on (QEMU's
+    /// `cancelled` and `failed`), a device is not told.
     Cancelled,
     /// The device failed, was reset, or was closed in the middle.
     Failed,
@@ -243,6 +244,10 @@ pub struct Figures {
     pub dirty: Option<Account>,
     /// What is still pending, as last told in this session, in bytes.
     pub pending_bytes: Option<u64>,
+    /// How often the VMM asked a source what is left to move once the device stands (`VFIO_DEVICE_FEATURE_MIG_DATA_SIZE`), refused
+    /// questions too. QEMU (10.0, `migration_iteration_run()`) asks when what it believes to be left has come to fit into the downtime that
+    /// is allowed: what it then does not stop for was a switch-over that it put off. Without a measured bandwidth it stops unasked.
+    pub size_queries: Option<u64>,
     /// Time that the driver was busy staging or taking in data, in nanoseconds.
     pub data_busy_ns: Option<u64>,
     /// Time that the driver was busy answering dirty queries, in nanoseconds.
@@ -256,7 +261,7 @@ pub struct Figures {
 impl Session {
     /// What was moved, from its beginning to its end, or to what is known now.
     pub fn figures(&self) -> Figures {
-        let Coverage { data, dirty, dma, .. } = self.coverage;
+        let Coverage { data, dirty, dma, access, .. } = self.coverage;
         let direction = match self.role {
             Role::Source => DataDirection::Save,
             Role::Destination => DataDirection::Resume,
@@ -274,6 +279,10 @@ impl Session {
                 _ => None,
             },
             pending_bytes: self.pending_bytes(),
+            size_queries: difference(
+                access && self.protocol == Protocol::V2 && self.role == Role::Source,
+                &|sums| sums.left.stop_copy_tellings.saturating_add(sums.left.stop_copy_refusals),
+            ),
             data_busy_ns: difference(data, &|sums| sums.data_busy_ns[direction]),
             query_busy_ns: difference(dirty, &|sums| sums.query_busy_ns),
             dma_to_memory_bytes: difference(dma, &|sums| sums.dma_bytes[to_memory]),

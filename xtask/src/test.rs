@@ -160,6 +160,11 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         let programs = Programs::build(workspace)?;
         let mut environment = programs.environment();
         environment.push(build_driver::provider(workspace, &tree, &driver)?);
+        match setup::qemu::environment(workspace) {
+            Ok(variable) => environment.push(variable),
+            // Its tests say themselves that they were not run.
+            Err(error) => eprintln!("there is no QEMU 10: {error:#}"),
+        }
         let debug = Kernel::ensure(workspace, Variant::Debug)?;
         let debug_driver = build_driver::build(workspace, &debug.build_tree())?;
         let guests = [(kernel, driver), (debug, debug_driver)];

@@ -40,7 +40,8 @@ const MALFORMED: &str = "malformed";
 /// Maps of the probes that grow with the devices seen.
 const MAPS: [&str; 2] = ["DEVICE_SUMS", "ACCESSES"];
 
-/// The same for a run that the kernel left out because the probe was running already on that CPU.
+/// The same for a run that the kernel left out: programs of kprobes do not run on a CPU on which another program does, or on which a thread
+/// is in the middle of reading a map (`bpf_prog_active`), this agent's too. Where that thread is set aside there, a whole time slice is lost.
 const SKIPPED: &str = "skipped";
 
 impl OwnFamilies {
