@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Dirty pages, as somebody was told of them.
 //!
+//! Some of them tell of one device, others of the whole machine that it is given to; a machine is the process of its VMM.
+//!
 //! An account holds what the answers to queries said, added up. A page that is reported twice counts twice: it was dirtied
 //! again in between. Where no query was answered nothing is known, which is not "no dirty pages": that is what the count of
 //! queries by outcome is for.
 
 use crate::state::Protocol;
-use migscope_abi::{dirty::Outcome, ring::DeviceSums};
+use migscope_abi::{
+    dirty::Outcome,
+    machine::{MachineSums, Tracker},
+    ring::DeviceSums,
+};
 use serde::{Deserialize, Serialize};
 
 /// Who says that a page is dirty; the value of the label `source`.
@@ -16,6 +22,25 @@ pub enum Source {
     Region,
     /// The device's own log of its DMA (`VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`).
     DmaLogging,
+    /// The IOMMU of the machine's container (`VFIO_IOMMU_DIRTY_PAGES`).
+    Type1,
+    /// An IOMMU's page table that the machine has from iommufd (`IOMMU_HWPT_GET_DIRTY_BITMAP`).
+    Iommufd,
+    /// KVM, of what the machine's processors write.
+    Kvm,
+}
+
+/// What all trackers told one machine, by [`Tracker`].
+pub type Told = [MachineSums; Tracker::COUNT];
+
+impl From<Tracker> for Source {
+    fn from(tracker: Tracker) -> Self {
+        match tracker {
+            Tracker::Type1 => Self::Type1,
+            Tracker::Iommufd => Self::Iommufd,
+            Tracker::Kvm => Self::Kvm,
+        }
+    }
 }
 
 impl Source {
@@ -24,13 +49,17 @@ impl Source {
         match self {
             Self::Region => "region",
             Self::DmaLogging => "dma_logging",
+            Self::Type1 => "type1",
+            Self::Iommufd => "iommufd",
+            Self::Kvm => "kvm",
         }
     }
 
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Region, Self::DmaLogging];
+    pub const ALL: [Self; 5] =
+        [Self::Region, Self::DmaLogging, Self::Type1, Self::Iommufd, Self::Kvm];
 
-    /// Who reports for a device that migrates by `protocol`.
+    /// Who reports for a device by itself that migrates by `protocol`.
     pub fn of(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Region => Self::Region,
@@ -80,6 +109,14 @@ impl From<&DeviceSums> for Account {
         let [none, all, bitmap, error] = sums.dirty_queries;
         let queries = Queries { none, all, bitmap, error };
         Self { pages: sums.dirty_pages, bytes: sums.dirty_bytes, queries }
+    }
+}
+
+impl From<&MachineSums> for Account {
+    fn from(sums: &MachineSums) -> Self {
+        let [none, all, bitmap, error] = sums.queries;
+        let queries = Queries { none, all, bitmap, error };
+        Self { pages: sums.pages, bytes: sums.bytes, queries }
     }
 }
 

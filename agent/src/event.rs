@@ -5,10 +5,11 @@
 //! another version is a mistake that happens, and a value that is none must not become a wrong number.
 
 use crate::device_key::DeviceKey;
-use crate::dirty::Source;
+use crate::dirty::{Source, Told};
 use crate::state::{Protocol, State, told_by};
 use migscope_abi::{
     dirty::Outcome,
+    machine::MachineRecord,
     region::Field,
     ring::{
         ConductCounts as ConductCountsRecord, ConductRecord, DeviceSums, DirtyQueryRecord,
@@ -34,6 +35,8 @@ pub enum Event {
     Conduct(Conduct),
     /// How often rules of conduct were broken in the session that may end now.
     ConductCounts(ConductCounts),
+    /// What was told of dirty pages of the machine that changes the device's state now.
+    Machine(Machine),
 }
 
 impl Event {
@@ -45,6 +48,7 @@ impl Event {
             Self::Violation(_) => Kind::Error,
             Self::Conduct(_) => Kind::Conduct,
             Self::ConductCounts(_) => Kind::ConductCounts,
+            Self::Machine(_) => Kind::Machine,
         }
     }
 }
@@ -85,6 +89,7 @@ impl Event {
             Self::Violation(violation) => violation.device,
             Self::Conduct(conduct) => conduct.device,
             Self::ConductCounts(counts) => counts.device,
+            Self::Machine(machine) => machine.device,
         }
     }
 
@@ -96,6 +101,7 @@ impl Event {
             Self::Violation(violation) => violation.device = device,
             Self::Conduct(conduct) => conduct.device = device,
             Self::ConductCounts(counts) => counts.device = device,
+            Self::Machine(machine) => machine.device = device,
         }
     }
 }
@@ -183,6 +189,19 @@ pub struct ConductCounts {
     pub counts: [u64; ConductRule::COUNT],
 }
 
+/// What all trackers had told a machine when it changed the state of a device: it comes before that change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Which device.
+    pub device: DeviceKey,
+    /// `CLOCK_MONOTONIC`, in nanoseconds.
+    pub at_ns: u64,
+    /// The machine's process.
+    pub tgid: u32,
+    /// What was told.
+    pub told: Told,
+}
+
 /// A record that cannot be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRecord {
@@ -228,6 +247,11 @@ pub fn parse(bytes: &[u8]) -> Result<Event, BadRecord> {
         Kind::ConductCounts => {
             let ConductCountsRecord { device, counts, .. } = prefix(bytes)?;
             Ok(Event::ConductCounts(ConductCounts { device: DeviceKey(device), counts }))
+        }
+        Kind::Machine => {
+            let MachineRecord { header, device, sums: told } = prefix(bytes)?;
+            let Header { monotonic_ns: at_ns, tgid, .. } = header;
+            Ok(Event::Machine(Machine { device: DeviceKey(device), at_ns, tgid, told }))
         }
     }
 }
@@ -341,7 +365,11 @@ fn conduct(record: &ConductRecord) -> Result<Conduct, BadRecord> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use migscope_abi::{ring::STATE_UNKNOWN, trace};
+    use migscope_abi::{
+        machine::{MachineSums, Tracker},
+        ring::STATE_UNKNOWN,
+        trace,
+    };
     use proptest::prelude::*;
     use zerocopy::IntoBytes;
 
@@ -432,6 +460,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_machine_was_told_keeps_its_places() {
+        let sums = |pages| MachineSums { pages, ..MachineSums::default() };
+        let record = MachineRecord {
+            header: Header { monotonic_ns: 9, kind: Kind::Machine as u32, tgid: 77 },
+            device: 3,
+            sums: [sums(1), sums(2), sums(3)],
+        };
+        let Ok(Event::Machine(machine)) = parse(record.as_bytes()) else { panic!("{record:?}") };
+        assert_eq!((machine.at_ns, machine.tgid), (9, 77));
+        let pages = Tracker::ALL.map(|tracker| machine.told[tracker as usize].pages);
+        assert_eq!(pages, [1, 2, 3]);
+    }
+
+    #[test]
     fn a_longer_record_is_one_of_a_newer_probe() {
         let mut bytes = record().as_bytes().to_vec();
         bytes.extend([0xff; 24]);
@@ -451,8 +493,8 @@ mod tests {
 
         #[test]
         fn no_bytes_behind_a_good_head_make_it_panic(
-            kind in 1_u32..=7,
-            tail in proptest::collection::vec(any::<u8>(), 0..300),
+            kind in 1_u32..=8,
+            tail in proptest::collection::vec(any::<u8>(), 0..400),
         ) {
             let header = Header { monotonic_ns: 1, kind, tgid: 1 };
             let mut bytes = header.as_bytes().to_vec();

@@ -21,8 +21,8 @@ use crate::device_key::DeviceKey;
 use crate::{
     convergence::{DEFAULT_DOWNTIME_BUDGET_NS, DestinationFacts, Reason, Verdict},
     device::{Device, Standing as DeviceStanding},
-    dirty::Source,
-    event::{BadRecord, Event, StateChange},
+    dirty::{Source, Told},
+    event::{BadRecord, Event, Machine, StateChange},
     feed::{Describe, Input, Tap},
     metrics::{Convergence, ConvergenceFamilies, DeviceFamilies, Info, Metrics},
     probes::{Standing, stats::ProgramCost},
@@ -70,6 +70,8 @@ pub struct Observer {
     experience: Experience,
     downtime_budget_ns: u64,
     next_session: u64,
+    /// What was told of the machine that changes a device's state next.
+    told: Option<Machine>,
     coverage: Coverages,
     standing: Standing,
     losses: Losses,
@@ -92,6 +94,8 @@ struct Watched {
     convergence_shown: bool,
     /// How it stands, as it is shown.
     standing_shown: Option<DeviceStanding>,
+    /// What is shown as told of its machine, and which process that is.
+    told_shown: Option<(u32, Told)>,
 }
 
 impl Watched {
@@ -102,6 +106,7 @@ impl Watched {
             info: Info::default(),
             convergence_shown: false,
             standing_shown: None,
+            told_shown: None,
         }
     }
 
@@ -153,6 +158,7 @@ impl Observer {
             experience: Experience::default(),
             downtime_budget_ns: DEFAULT_DOWNTIME_BUDGET_NS,
             next_session: 1,
+            told: None,
             coverage: Coverages::default(),
             standing: Standing::new(),
             losses: Losses::default(),
@@ -298,6 +304,7 @@ impl Observer {
                 Event::ConductCounts(counts) => {
                     self.broken(counts.device, |broken| broken.counted(counts));
                 }
+                Event::Machine(machine) => self.told = Some(*machine),
             }
         }
         for device in changed {
@@ -322,11 +329,24 @@ impl Observer {
         let mut next_session = first_new;
         let coverage = self.coverage.of(change.protocol);
         let loss_window = self.loss_window.clone();
+        // A machine of which there is no record was told nothing yet.
+        let told = self.told.take().filter(|told| told.device == change.device);
+        let told = told.map_or_else(Told::default, |machine| machine.told);
         let watched = self.watched(change.device);
         let other_process = watched.device.tgid() != Some(change.tgid);
         watched.device.changed(change);
         let nameless = watched.tracker.current().filter(|s| s.tgid.is_none()).map(|s| s.id);
-        let ended = watched.tracker.advance(change, &mut next_session, coverage);
+        let mut ended = watched.tracker.advance(change, &mut next_session, coverage);
+        for session in &mut ended {
+            session.trackers.read(told, change.at_ns);
+        }
+        if let Some(session) = watched.tracker.current_mut() {
+            if session.id >= first_new && session.seen_from_start {
+                session.trackers.begin(told);
+            } else {
+                session.trackers.read(told, change.at_ns);
+            }
+        }
         let begun = watched
             .tracker
             .current()
@@ -426,6 +446,7 @@ impl Observer {
         for (device, sums) in &sample.devices {
             self.device_sampled(*device, *sums, sample.at_ns);
         }
+        self.machines_sampled(sample);
         self.look_ahead(sample.at_ns);
         self.show_convergence();
         for watched in self.devices.values_mut() {
@@ -441,6 +462,31 @@ impl Observer {
         self.metrics.region.show(news, &self.coverage);
         self.metrics.dirty.show(news, &self.coverage);
         self.shown = Some((sample.clone(), self.coverage));
+    }
+
+    /// Shows what was told of each machine under the devices that it has, and takes it into their sessions.
+    fn machines_sampled(&mut self, sample: &Sample) {
+        let covered = self.coverage.v2.trackers;
+        for watched in self.devices.values_mut() {
+            let Some(tgid) = watched.device.tgid() else {
+                continue;
+            };
+            let told = sample.machines.get(&tgid).copied();
+            if let Some(session) = watched.tracker.current_mut().filter(|s| s.tgid == Some(tgid)) {
+                session.trackers.read(told.unwrap_or_default(), sample.at_ns);
+            }
+            // Of a device that was closed what was told last stays, as long as it is kept.
+            let shown = told.map(|told| (tgid, told)).or(watched.told_shown);
+            if shown != watched.told_shown
+                && let Some((_, told)) = shown
+            {
+                let another = watched.told_shown.is_some_and(|(before, _)| before != tgid);
+                let device = watched.device.key().to_string();
+                self.metrics.dirty.show_machine(&device, &told, covered, another);
+                watched.told_shown = shown;
+            }
+        }
+        self.metrics.dirty.answered(&sample.query_latencies);
     }
 
     /// Takes in the sums of the devices alone, read at `at_ns`: what is read more often while a session runs.
@@ -583,7 +629,10 @@ impl Observer {
         if !retired.is_empty() {
             // Another that was refused for lack of room has room now, and one that comes back begins anew.
             self.shown = None;
-            self.devices.values_mut().for_each(|watched| watched.standing_shown = None);
+            for watched in self.devices.values_mut() {
+                watched.standing_shown = None;
+                watched.told_shown = None;
+            }
         }
         retired
     }
@@ -683,9 +732,12 @@ impl Observer {
 /// Shows how a session under way goes.
 fn show_session(families: &ConvergenceFamilies, device: &str, session: &Session) {
     let memory_dirty = session.outlook.memory_dirty();
-    let dirty_rates = memory_dirty.map(|rate| {
-        (Source::of(session.protocol), rate.bytes_per_second, Duration::from_nanos(rate.window_ns))
-    });
+    let of_device = memory_dirty.map(|rate| (Source::of(session.protocol), rate));
+    let dirty_rates: Vec<_> = of_device
+        .into_iter()
+        .chain(session.trackers.rates())
+        .map(|(source, rate)| (source, rate.bytes_per_second, Duration::from_nanos(rate.window_ns)))
+        .collect();
     let Some(assessment) = session.outlook.assessment() else {
         let direction = match session.role {
             Role::Source => trace::DataDirection::Save,
@@ -694,7 +746,7 @@ fn show_session(families: &ConvergenceFamilies, device: &str, session: &Session)
         let rate = session.timeline.data_rate(RATE_WINDOW_NS).map(|rate| (direction, rate));
         let shown = Convergence {
             throughput: rate.as_slice(),
-            dirty_rates: dirty_rates.as_slice(),
+            dirty_rates: &dirty_rates,
             ..Convergence::default()
         };
         families.show(device, &shown);
@@ -704,7 +756,7 @@ fn show_session(families: &ConvergenceFamilies, device: &str, session: &Session)
         assessment.throughput.map(|rate| (trace::DataDirection::Save, rate.bytes_per_second));
     let shown = Convergence {
         throughput: throughput.as_slice(),
-        dirty_rates: dirty_rates.as_slice(),
+        dirty_rates: &dirty_rates,
         converging: match assessment.verdict {
             Verdict::Converging => Some(true),
             Verdict::NotConverging => Some(false),

@@ -19,6 +19,7 @@ pub mod object;
 pub mod operations;
 pub mod ring;
 pub mod stats;
+mod trackers;
 
 use attach::Missing;
 use migscope_abi::probe::Probe;

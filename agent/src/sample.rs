@@ -2,6 +2,7 @@
 //! What the probes had added up at one moment. Every number counts from the moment when the probes were loaded.
 
 use crate::device_key::DeviceKey;
+use crate::dirty::Told;
 use migscope_abi::{
     probe::Probe,
     ring::{AccessKey, DeviceSums, Lost},
@@ -28,6 +29,10 @@ pub struct Sample {
     pub refusals: BTreeMap<DeviceKey, [u64; Rule::COUNT]>,
     /// Durations of accesses: counts by bucket of `migscope_abi::latency`, and their sum in nanoseconds.
     pub latencies: BTreeMap<LatencySeries, (Vec<u64>, u64)>,
+    /// What trackers told of dirty pages of whole machines, by process.
+    pub machines: BTreeMap<u32, Told>,
+    /// Durations of the queries of each tracker, by its number, as in `latencies`.
+    pub query_latencies: BTreeMap<u32, (Vec<u64>, u64)>,
     /// How many entries the maps that grow have room for, by name; what the kernel does not tell is not in it.
     pub capacities: BTreeMap<&'static str, u32>,
     /// Records of tracepoints that the probes read, by [`Probe`].

@@ -320,9 +320,13 @@ impl Sampler {
         if room.is_some_and(|room| observer.counts().0 >= room - room / 8) {
             keep = keep.min(CROWDED_KEEP);
         }
-        let retired = observer.retire(keep, monotonic_ns());
+        let now_ns = monotonic_ns();
+        let retired = observer.retire(keep, now_ns);
         drop(observer);
         if let Some(probes) = &mut self.probes {
+            let keep_ns = u64::try_from(keep.as_nanos()).unwrap_or(u64::MAX);
+            let lives = |tgid: u32| self.paths.procfs.join(tgid.to_string()).is_dir();
+            probes.maps.retire_machines(now_ns.saturating_sub(keep_ns), lives);
             for device in retired {
                 debug!(%device, "its entries in the probes' maps are removed");
                 probes.maps.forget(device);

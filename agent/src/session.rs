@@ -27,6 +27,7 @@ pub mod pairing;
 pub mod report;
 pub mod timeline;
 mod tracker;
+pub mod trackers;
 
 use crate::device_key::DeviceKey;
 use crate::{
@@ -39,6 +40,7 @@ use conduct::Violations;
 pub use downtime::Downtime;
 use downtime::Stamps;
 use migscope_abi::{
+    machine::Tracker as MachineTracker,
     probe::Probe,
     ring::DeviceSums,
     state::Cause,
@@ -49,6 +51,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use timeline::{Point, Timeline};
 pub use tracker::Tracker;
+use trackers::Trackers;
 
 /// Transitions kept of one session; a migration makes four. More are counted only: a process may write states for ever.
 const TRANSITIONS: usize = 256;
@@ -119,6 +122,8 @@ pub struct Coverage {
     pub errors: bool,
     /// States, and so sessions.
     pub state: bool,
+    /// Dirty pages of whole machines, by who tells of them.
+    pub trackers: [bool; MachineTracker::COUNT],
 }
 
 /// What is added up, by protocol: other probes feed it.
@@ -138,6 +143,11 @@ impl Coverages {
         let ioctls = call(Probe::DeviceIoctl, Probe::DeviceIoctlReturn);
         let read = call(Probe::DataRead, Probe::DataReadReturn);
         let written = call(Probe::DataWrite, Probe::DataWriteReturn);
+        let trackers = [
+            call(Probe::Type1, Probe::Type1Return),
+            call(Probe::HwptBitmap, Probe::HwptBitmapReturn),
+            call(Probe::Kvm, Probe::KvmReturn) && attached(Probe::KvmSlot),
+        ];
         Self {
             region: Coverage {
                 data: attached(Probe::Data),
@@ -146,6 +156,7 @@ impl Coverages {
                 access: attached(Probe::RegionAccess),
                 errors: attached(Probe::Error),
                 state: attached(Probe::State),
+                trackers,
             },
             v2: Coverage {
                 data: read && written,
@@ -155,6 +166,7 @@ impl Coverages {
                 access: ioctls && call(Probe::DataIoctl, Probe::DataIoctlReturn),
                 errors: ioctls,
                 state: ioctls && attached(Probe::StateStep) && attached(Probe::DeviceRelease),
+                trackers,
             },
         }
     }
@@ -202,6 +214,8 @@ pub struct Session {
     pub coverage: Coverage,
     /// What is to come of it, while it is a source under way; afterwards, what was thought last.
     pub outlook: Outlook,
+    /// What was told of dirty pages of the whole machine.
+    pub trackers: Trackers,
     /// The downtime, as far as it is known.
     pub downtime: Downtime,
     /// The session at the other end, where it is known.
@@ -483,6 +497,7 @@ impl Session {
             timeline: Timeline::default(),
             coverage,
             outlook: Outlook::default(),
+            trackers: Trackers::default(),
             downtime: Downtime::default(),
             peer: None,
             state,

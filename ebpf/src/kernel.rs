@@ -8,7 +8,7 @@
 //! ```
 #![expect(unsafe_code, reason = "kernel memory is reached through raw pointers")]
 
-use crate::maps::{DEVICE_NAMES, OFFSETS};
+use crate::maps::{DEVICE_NAMES, OFFSETS, TRACKING_OFFSETS};
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{
@@ -19,6 +19,7 @@ use aya_ebpf::{
 use migscope_abi::{
     device::{DeviceKey, NAME_BYTES},
     probe::FileOp,
+    tracking::TrackingOffsets,
     v2::Offsets,
 };
 
@@ -28,12 +29,24 @@ pub(crate) fn offsets() -> Option<&'static Offsets> {
     OFFSETS.get(0).filter(|offsets| offsets.known == 1)
 }
 
+/// The offsets in structures of iommufd and KVM, as far as the agent has written them.
+#[inline(always)]
+pub(crate) fn tracking_offsets() -> Option<&'static TrackingOffsets> {
+    TRACKING_OFFSETS.get(0)
+}
+
 /// Reads a pointer at `offset` into the structure at `base`; `None` where there is nothing to read, and for a null pointer.
 #[inline(always)]
-fn pointer(base: u64, offset: u32) -> Option<u64> {
-    let source = base.wrapping_add(u64::from(offset)) as *const u64;
-    // SAFETY: the helper takes any address: it fails where there is nothing to read and never faults. Any bits are a `u64`.
-    unsafe { bpf_probe_read_kernel(source) }.ok().filter(|found| *found != 0)
+pub(crate) fn pointer(base: u64, offset: u32) -> Option<u64> {
+    from_kernel::<u64>(base.wrapping_add(u64::from(offset))).filter(|found| *found != 0)
+}
+
+/// Reads the kernel's memory.
+#[inline(always)]
+pub(crate) fn from_kernel<T: Copy>(address: u64) -> Option<T> {
+    // SAFETY: the helper takes any address: it fails where there is nothing to read and never faults. `T` is an integer or one of the
+    // structures of `migscope_abi::tracking`, for which every bit pattern is a value.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
 }
 
 /// The device whose file this is. Its name is put down.
@@ -95,7 +108,7 @@ pub(crate) fn position(file: u64, offsets: &Offsets) -> u64 {
 #[inline(always)]
 pub(crate) fn from_user<T: Copy>(address: u64) -> Option<T> {
     // SAFETY: the helper takes any address: it fails where there is nothing to read and never faults. `T` is one of the structures of
-    // `migscope_abi::v2` or an integer, for which every bit pattern is a value.
+    // `migscope_abi::v2` and `tracking` or an integer, for which every bit pattern is a value.
     unsafe { bpf_probe_read_user(address as *const T) }.ok()
 }
 
@@ -103,4 +116,10 @@ pub(crate) fn from_user<T: Copy>(address: u64) -> Option<T> {
 #[inline(always)]
 pub(crate) fn thread() -> u64 {
     bpf_get_current_pid_tgid()
+}
+
+/// The process that it is of.
+#[inline(always)]
+pub(crate) fn process() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-//! The probes: one raw-tracepoint program on each tracepoint of our driver, and kprobes for the v2 protocol of any driver.
+//! The probes: one raw-tracepoint program on each tracepoint of our driver, and kprobes for the v2 protocol of any driver and for those who tell
+//! of a machine's dirty pages.
 //!
 //! ```text
 //!  tracepoint      program         sums (maps)                          ring (emit)
@@ -16,6 +17,9 @@
 //!  ioctl, release
 //!  a data file's   data_file.rs     data_bytes, iterations, left
 //!  read, write …
+//!  a container's   type1.rs         MACHINE_SUMS, TRACKER_*              copy of a process's sums, before a change of state
+//!  ioctl; iommufd  iommufd.rs
+//!  a VM's ioctl    kvm.rs
 //! ```
 //!
 //! The argument of a program on a tracepoint is a pointer to one record of `migscope_abi::trace`. What goes missing is counted in `LOST`, by reason;
@@ -33,8 +37,10 @@ mod conduct;
 mod emit;
 mod kernel;
 mod license;
+mod machine;
 mod maps;
 mod panic;
 mod probes;
 mod shared;
 mod sums;
+mod tracker;

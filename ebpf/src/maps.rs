@@ -10,15 +10,17 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use migscope_abi::{
     device::NAME_BYTES,
     latency::BUCKETS,
+    machine::{MachineKey, MachineSums, Tracker},
     probe::Probe,
     region::{Field, Op},
     ring::{AccessKey, Conducted, DeviceSums, Lost, latency_series},
     rule::Rule,
+    tracking::TrackingOffsets,
     v2::Offsets,
 };
 
@@ -102,10 +104,48 @@ pub(crate) static V2_DEVICES: HashMap<u64, V2Device> = HashMap::with_max_entries
 #[map]
 pub(crate) static DATA_OPS: HashMap<u64, u32> = HashMap::with_max_entries(DEVICES, 0);
 
+/// What trackers told processes. Entries of processes that are gone are removed by the agent.
+#[map]
+pub(crate) static MACHINE_SUMS: HashMap<MachineKey, MachineSums> =
+    HashMap::with_max_entries(MACHINES * entries(Tracker::COUNT), 0);
+
+/// Index: `Tracker`. How long it took to answer, in the buckets of `migscope_abi::latency`. One program writes each.
+#[map]
+pub(crate) static TRACKER_BUCKETS: PerCpuArray<[u64; BUCKETS]> =
+    PerCpuArray::with_max_entries(entries(Tracker::COUNT), 0);
+
+/// Index: `Tracker`. The sum of the same durations, in nanoseconds.
+#[map]
+pub(crate) static TRACKER_SUM_NS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(entries(Tracker::COUNT), 0);
+
+/// Where the fields of structures of iommufd and KVM are: one entry, which the agent writes before it attaches what needs it.
+#[map]
+pub(crate) static TRACKING_OFFSETS: Array<TrackingOffsets> = Array::with_max_entries(1, 0);
+
+/// Key: thread. The call on a tracker that it is in.
+#[map]
+pub(crate) static TRACKER_CALLS: HashMap<u64, TrackerCall> = HashMap::with_max_entries(CALLS, 0);
+
+/// Key: process. What iommufd told it last that stays dirty. Nothing hangs on an entry for longer than until the next call.
+#[map]
+pub(crate) static KEPT: LruHashMap<u32, Kept> = LruHashMap::with_max_entries(MACHINES, 0);
+
+/// Key: slot of memory. How many pages KVM told of it that were not cleared since. Without room for one its pages may count twice.
+#[map]
+pub(crate) static KVM_TOLD: LruHashMap<KvmSlot, u64> =
+    LruHashMap::with_max_entries(MACHINES * 8, 0);
+
 /// Room for a piece of a process's bitmap.
 #[map]
 pub(crate) static PIECE: PerCpuArray<[u64; PIECE_WORDS]> = PerCpuArray::with_max_entries(1, 0);
 
+/// Where the count of a bitmap is.
+#[map]
+pub(crate) static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
+
+/// Virtual machines that are told of dirty pages: those that migrate, those whose screen is looked at.
+const MACHINES: u32 = 1024;
 /// Threads that are in such a call at the same time.
 const CALLS: u32 = 4096;
 /// A page of them.
@@ -140,6 +180,59 @@ pub(crate) struct FileCall {
     /// An address in the process, for an ioctl.
     pub(crate) arg: u64,
     pub(crate) began_ns: u64,
+}
+
+/// A call on a tracker that has begun.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct TrackerCall {
+    pub(crate) began_ns: u64,
+    /// Who is asked: a page table of iommufd, a `struct kvm`.
+    pub(crate) object: u64,
+    /// Address of the bitmap in the process.
+    pub(crate) bitmap: u64,
+    /// First page, and how many, in pages of the call.
+    pub(crate) start_page: u64,
+    pub(crate) pages: u64,
+    pub(crate) page_bytes: u64,
+    /// Bits that were set in the bitmap before; `u64::MAX` for what was not counted.
+    pub(crate) bits_before: u64,
+    /// `crate::tracker::Asked`.
+    pub(crate) asked: u32,
+    pub(crate) flags: u32,
+    /// A slot of KVM's.
+    pub(crate) slot: u64,
+}
+
+/// Pages that a page table of iommufd told with `NO_CLEAR`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Kept {
+    pub(crate) object: u64,
+    pub(crate) start_page: u64,
+    pub(crate) end_page: u64,
+    pub(crate) pages: u64,
+}
+
+/// A slot of memory of a virtual machine.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct KvmSlot {
+    /// Address of its `struct kvm`.
+    pub(crate) kvm: u64,
+    /// Address space and number, as the ioctls have them.
+    pub(crate) slot: u64,
+}
+
+/// What is looked at of a bitmap, and what was found.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Walk {
+    /// Address in the process.
+    pub(crate) at: u64,
+    pub(crate) left_bits: u64,
+    /// Bits that are set.
+    pub(crate) bits: u64,
 }
 
 /// A file that carries device data.

@@ -4,4 +4,7 @@
 mod data_file;
 mod device_ioctl;
 mod dirty;
+mod iommufd;
+mod kvm;
 mod region;
+mod type1;

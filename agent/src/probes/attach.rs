@@ -5,6 +5,8 @@
 //!   tracepoints of our driver        there while the module vfio_mediate is
 //!   functions of vfio                there while the module vfio is, and usable once the kernel's types are known
 //!   operations of data files         there while a driver that migrates is loaded; see `operations`
+//!   functions of type 1, iommufd,    there while it is loaded, or built in; see `trackers`
+//!   KVM
 //! ```
 
 use super::{
@@ -12,13 +14,14 @@ use super::{
     kernel_types::{KernelTypes, TypesError},
     maps::{MapError, Maps},
     operations::{Operations, vfio_users},
+    trackers::Trackers,
 };
 use crate::host::Paths;
 use aya::{
     Ebpf,
     programs::{KProbe, ProgramError, RawTracePoint},
 };
-use migscope_abi::probe::{FileOp, Probe, Target};
+use migscope_abi::probe::{FileOp, Probe, Subsystem, Target};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,6 +44,16 @@ const ORDER: [Probe; Probe::COUNT] = [
     Probe::DataWrite,
     Probe::DataIoctlReturn,
     Probe::DataIoctl,
+    Probe::Type1Return,
+    Probe::Type1,
+    Probe::HwptBitmapReturn,
+    Probe::HwptBitmap,
+    Probe::HwptTrackingReturn,
+    Probe::HwptTracking,
+    Probe::IoasUnmap,
+    Probe::KvmReturn,
+    Probe::KvmSlot,
+    Probe::Kvm,
     Probe::DeviceRelease,
     Probe::StateStep,
     Probe::DeviceIoctlReturn,
@@ -78,6 +91,7 @@ pub struct Attacher {
     /// Whether the probes know the offsets of the kernel's fields.
     offsets: Result<(), Missing>,
     offsets_tried: bool,
+    trackers: Trackers,
     operations: Operations,
     /// Functions that a program of data files is attached to, or that refused it.
     placed: BTreeSet<(Probe, String)>,
@@ -96,6 +110,7 @@ impl Attacher {
             refused,
             offsets: Err(unknown),
             offsets_tried: false,
+            trackers: Trackers::default(),
             operations: Operations::default(),
             placed: BTreeSet::new(),
         }
@@ -104,6 +119,7 @@ impl Attacher {
     /// Tries to attach every probe that is not attached yet; tells whether anything changed.
     pub fn attach(&mut self, ebpf: &mut Ebpf, maps: &mut Maps, standing: &mut Standing) -> bool {
         self.learn(maps);
+        self.trackers.learn(&self.paths.sysfs, maps);
         let mut changed = false;
         for probe in ORDER {
             let attached = standing.get(&probe) == Some(&Ok(()));
@@ -191,8 +207,18 @@ impl Attacher {
                 program.attach(tracepoint).map(drop).map_err(refused)
             }
             Target::Entry(function) | Target::Return(function) => {
-                self.offsets.clone()?;
-                let refused = |error| refused_function(function, &error);
+                let refused = |error: ProgramError| refused_function(function, &error);
+                let refused = |error| match probe.subsystem() {
+                    Subsystem::Vfio => refused(error),
+                    tracker if errno(&error) == Some(io::ErrorKind::NotFound) => {
+                        self.trackers.no_function(tracker, refused(error))
+                    }
+                    _ => refused(error),
+                };
+                match probe.subsystem() {
+                    Subsystem::Vfio => self.offsets.clone()?,
+                    tracker => self.trackers.known(tracker)?,
+                }
                 let program: &mut KProbe = program.try_into().map_err(refused)?;
                 program.attach(function, 0).map(drop).map_err(refused)
             }

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   /sys/kernel/btf/vmlinux ──┐
-//!   /sys/kernel/btf/vfio ─────┴─▶ offsets of fields          for the probes, which follow pointers by them
+//!   /sys/kernel/btf/vfio,     ├─▶ offsets of fields          for the probes, which follow pointers by them
+//!     iommufd, kvm ───────────┘
 //!   /sys/kernel/btf/MODULE ─────▶ functions by signature     for where they are attached
 //! ```
 //!
@@ -17,7 +18,11 @@
 
 use super::attach::{Missing, chain};
 use btf_rs::{Btf, BtfType, Type};
-use migscope_abi::{probe::FileOp, v2::Offsets};
+use migscope_abi::{
+    probe::{FileOp, Subsystem},
+    tracking::TrackingOffsets,
+    v2::Offsets,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
@@ -125,6 +130,41 @@ impl KernelTypes {
             f_op: [read?, write?, ioctl?],
             known: 1,
         })
+    }
+
+    /// Puts the offsets of the structures of `subsystem` into `offsets`; `page_bytes` is the size of a page of this host.
+    ///
+    /// # Errors
+    ///
+    /// [`TypesError`]; then `offsets` are as they were.
+    pub fn tracking_offsets(
+        &self,
+        subsystem: Subsystem,
+        page_bytes: u32,
+        offsets: &mut TrackingOffsets,
+    ) -> Result<(), TypesError> {
+        let module = self.module(subsystem.module())?;
+        let types = module.as_ref().unwrap_or(&self.vmlinux);
+        let field = |structure, field| offset(types, structure, field);
+        match subsystem {
+            Subsystem::Vfio | Subsystem::Type1 => {}
+            Subsystem::Iommufd => {
+                offsets.ucmd_cmd = field("iommufd_ucmd", "cmd")?;
+                offsets.iommufd_known = 1;
+            }
+            Subsystem::Kvm => {
+                *offsets = TrackingOffsets {
+                    slot_base_gfn: field("kvm_memory_slot", "base_gfn")?,
+                    slot_pages: field("kvm_memory_slot", "npages")?,
+                    kvm_manual_protect: field("kvm", "manual_dirty_log_protect")?,
+                    page_bytes,
+                    file_private_data: field("file", "private_data")?,
+                    kvm_known: 1,
+                    ..*offsets
+                };
+            }
+        }
+        Ok(())
     }
 
     /// The functions of `modules` that may move device data.

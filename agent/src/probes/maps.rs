@@ -4,6 +4,7 @@
 use crate::device_key::{DeviceKey, RawKey};
 use crate::{
     clock::monotonic_ns,
+    dirty::Told,
     sample::{Access, Sample},
 };
 use aya::{
@@ -16,10 +17,12 @@ use aya::{
 use migscope_abi::{
     device::NAME_BYTES,
     latency::BUCKETS,
+    machine::{MachineKey, MachineSums, Tracker},
     probe::{FileOp, Probe},
     region::{Field, Op},
     ring::{AccessKey, Conducted, DeviceSums, Lost, latency_series, lost_slot},
     rule::Rule,
+    tracking::TrackingOffsets,
     v2::Offsets,
 };
 use std::collections::BTreeMap;
@@ -86,6 +89,10 @@ pub struct Maps {
     offsets: Array<MapData, Offsets>,
     device_names: HashMap<MapData, u64, [u8; NAME_BYTES]>,
     data_operations: HashMap<MapData, u64, u32>,
+    machine_sums: HashMap<MapData, MachineKey, MachineSums>,
+    tracker_buckets: PerCpuArray<MapData, [u64; BUCKETS]>,
+    tracker_sum_ns: PerCpuArray<MapData, u64>,
+    tracking_offsets: Array<MapData, TrackingOffsets>,
     capacities: BTreeMap<&'static str, u32>,
 }
 
@@ -107,6 +114,10 @@ impl Maps {
             offsets: take(ebpf, "OFFSETS")?,
             device_names: take(ebpf, "DEVICE_NAMES")?,
             data_operations: take(ebpf, "DATA_OPS")?,
+            machine_sums: take(ebpf, "MACHINE_SUMS")?,
+            tracker_buckets: take(ebpf, "TRACKER_BUCKETS")?,
+            tracker_sum_ns: take(ebpf, "TRACKER_SUM_NS")?,
+            tracking_offsets: take(ebpf, "TRACKING_OFFSETS")?,
         })
     }
 
@@ -200,7 +211,50 @@ impl Maps {
                 sample.latencies.insert((field as u32, op as u32), (buckets, total(&sums)));
             }
         }
+        sample.machines = self.machines()?;
+        for tracker in Tracker::ALL {
+            let number = tracker as u32;
+            let counts = self
+                .tracker_buckets
+                .get(&number, 0)
+                .map_err(|error| MapError::Read("TRACKER_BUCKETS", error))?;
+            let sums = self
+                .tracker_sum_ns
+                .get(&number, 0)
+                .map_err(|error| MapError::Read("TRACKER_SUM_NS", error))?;
+            let mut buckets = vec![0_u64; BUCKETS];
+            counts.iter().for_each(|row| add(&mut buckets, row));
+            sample.query_latencies.insert(number, (buckets, total(&sums)));
+        }
         Ok(sample)
+    }
+
+    /// What trackers told machines, by process.
+    fn machines(&self) -> Result<BTreeMap<u32, Told>, MapError> {
+        let mut machines: BTreeMap<u32, Told> = BTreeMap::new();
+        for entry in self.machine_sums.iter() {
+            let (MachineKey { tgid, tracker }, sums) =
+                entry.map_err(|error| MapError::Read("MACHINE_SUMS", error))?;
+            let told = machines.entry(tgid).or_default();
+            let place = usize::try_from(tracker).ok().and_then(|place| told.get_mut(place));
+            place.into_iter().for_each(|place| *place = sums);
+        }
+        Ok(machines)
+    }
+
+    /// Drops what was told machines of which nothing was seen since `before_ns` (`CLOCK_MONOTONIC`) and whose processes are gone, as `lives`
+    /// says.
+    pub fn retire_machines(&mut self, before_ns: u64, lives: impl Fn(u32) -> bool) {
+        let old = |told: &Told| told.iter().all(|sums| sums.last_seen_ns < before_ns);
+        // Without a reading there is nothing to drop, this time.
+        let machines = self.machines().unwrap_or_default();
+        for (tgid, _) in machines.into_iter().filter(|(tgid, told)| old(told) && !lives(*tgid)) {
+            self.last = None;
+            for tracker in Tracker::ALL {
+                // An entry that is not there is as good as one that was removed.
+                let _ = self.machine_sums.remove(&MachineKey { tgid, tracker: tracker as u32 });
+            }
+        }
     }
 
     /// Reads the sums of the devices alone.
@@ -229,6 +283,17 @@ impl Maps {
     /// [`MapError::Write`].
     pub fn tell_offsets(&mut self, offsets: &Offsets) -> Result<(), MapError> {
         self.offsets.set(0, offsets, 0).map_err(|error| MapError::Write("OFFSETS", error))
+    }
+
+    /// Tells the probes where the fields of structures of iommufd and KVM are.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Write`].
+    pub fn tell_tracking_offsets(&mut self, offsets: &TrackingOffsets) -> Result<(), MapError> {
+        self.tracking_offsets
+            .set(0, offsets, 0)
+            .map_err(|error| MapError::Write("TRACKING_OFFSETS", error))
     }
 
     /// The functions that files for device data were seen to point to, by address.

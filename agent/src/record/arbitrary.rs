@@ -7,8 +7,8 @@ use super::{
 };
 use crate::device_key::DeviceKey;
 use crate::{
-    dirty::Source,
-    event::{Conduct, ConductCounts, DirtyQuery, Event, StateChange, Violation},
+    dirty::{Source, Told},
+    event::{Conduct, ConductCounts, DirtyQuery, Event, Machine, StateChange, Violation},
     feed::Input,
     metrics::Info,
     probes::{Standing, attach::Missing},
@@ -17,6 +17,7 @@ use crate::{
 };
 use migscope_abi::{
     dirty::Outcome,
+    machine::{MachineSums, Tracker},
     probe::Probe,
     region::Field,
     ring::{AccessKey, DeviceSums, Lost},
@@ -155,24 +156,41 @@ fn access() -> impl Strategy<Value = Access> {
     })
 }
 
+/// What trackers told: of most processes one did.
+fn told() -> impl Strategy<Value = Told> {
+    vec(number(), size_of::<MachineSums>() / 8).prop_flat_map(|numbers| {
+        let bytes: Vec<u8> = numbers.into_iter().flat_map(u64::to_ne_bytes).collect();
+        let sums = MachineSums::read_from_bytes(&bytes).expect("as many bytes as it has");
+        (0..Tracker::COUNT).prop_map(move |place| {
+            let mut told = Told::default();
+            told[place] = sums;
+            told
+        })
+    })
+}
+
 fn sample() -> impl Strategy<Value = Sample> {
-    let buckets = (vec(prop_oneof![3 => Just(0), 1 => number()], 0..40), number());
-    let latencies = btree_map((0_u32..6, 0_u32..2), buckets, 0..6);
+    let buckets = || (vec(prop_oneof![3 => Just(0), 1 => number()], 0..40), number());
+    let latencies = btree_map((0_u32..6, 0_u32..2), buckets(), 0..6);
+    let machines = (btree_map(0_u32..4, told(), 0..4), btree_map(0_u32..4, buckets(), 0..4));
     let seen = vec(number(), Probe::COUNT);
     let conduct = btree_map(device(), counts(), 0..4);
     let refusals = btree_map(device(), counts(), 0..4);
-    (number(), devices(), vec(access(), 0..12), latencies, seen, conduct, refusals).prop_map(
-        |(at_ns, devices, accesses, latencies, seen, conduct, refusals)| Sample {
-            at_ns,
-            devices,
-            accesses,
-            latencies,
-            seen: seen.try_into().expect("as many as there are"),
-            conduct,
-            refusals,
-            ..Sample::default()
-        },
-    )
+    (number(), devices(), vec(access(), 0..12), latencies, seen, conduct, refusals, machines)
+        .prop_map(|(at_ns, devices, accesses, latencies, seen, conduct, refusals, machines)| {
+            Sample {
+                at_ns,
+                devices,
+                accesses,
+                latencies,
+                seen: seen.try_into().expect("as many as there are"),
+                conduct,
+                refusals,
+                machines: machines.0,
+                query_latencies: machines.1,
+                ..Sample::default()
+            }
+        })
 }
 
 /// Any input. The match is there for the compiler: a new kind has to come here too.
@@ -187,6 +205,9 @@ pub(super) fn input() -> impl Strategy<Value = Input> {
         conduct().prop_map(|conduct| Input::Event(Event::Conduct(conduct))),
         (device(), counts()).prop_map(|(device, counts)| {
             Input::Event(Event::ConductCounts(ConductCounts { device, counts }))
+        }),
+        (device(), number(), any::<u32>(), told()).prop_map(|(device, at_ns, tgid, told)| {
+            Input::Event(Event::Machine(Machine { device, at_ns, tgid, told }))
         }),
         number().prop_map(Input::Settled),
         sample().prop_map(Input::Sample),
@@ -208,7 +229,8 @@ pub(super) fn input() -> impl Strategy<Value = Input> {
                 | Event::DirtyQuery(_)
                 | Event::Violation(_)
                 | Event::Conduct(_)
-                | Event::ConductCounts(_),
+                | Event::ConductCounts(_)
+                | Event::Machine(_),
             )
             | Input::Settled(_)
             | Input::Sample(_)

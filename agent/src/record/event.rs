@@ -3,12 +3,12 @@
 
 use super::{
     bytes::{Bad, Bytes, put, put_signed},
-    sums::{put_row, put_sums, take_row, take_sums},
+    sums::{put_row, put_sums, put_told, take_row, take_sums, take_told},
 };
 use crate::device_key::DeviceKey;
 use crate::{
     dirty::Source,
-    event::{Conduct, ConductCounts, DirtyQuery, StateChange, Violation},
+    event::{Conduct, ConductCounts, DirtyQuery, Machine, StateChange, Violation},
     state::{Protocol, State},
 };
 use migscope_abi::{
@@ -62,6 +62,9 @@ fn source_number(source: Source) -> u64 {
     match source {
         Source::Region => 1,
         Source::DmaLogging => 2,
+        Source::Type1 => 3,
+        Source::Iommufd => 4,
+        Source::Kvm => 5,
     }
 }
 
@@ -231,4 +234,20 @@ pub(super) fn take_counts(bytes: &mut Bytes<'_>) -> Result<ConductCounts, Bad> {
     let mut counts = [0; ConductRule::COUNT];
     take_row(bytes, &mut counts)?;
     Ok(ConductCounts { device, counts })
+}
+
+pub(super) fn put_machine(out: &mut Vec<u8>, machine: &Machine) {
+    let Machine { device, at_ns: _, tgid, told } = machine;
+    put(out, device.0);
+    put(out, (*tgid).into());
+    put_told(out, told);
+}
+
+pub(super) fn take_machine(bytes: &mut Bytes<'_>, at_ns: u64) -> Result<Machine, Bad> {
+    Ok(Machine {
+        device: DeviceKey(bytes.number()?),
+        at_ns,
+        tgid: bytes.small("process")?,
+        told: take_told(bytes)?,
+    })
 }

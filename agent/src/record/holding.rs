@@ -71,7 +71,8 @@ impl Holding {
                 Event::DirtyQuery(_)
                 | Event::Violation(_)
                 | Event::Conduct(_)
-                | Event::ConductCounts(_),
+                | Event::ConductCounts(_)
+                | Event::Machine(_),
             ) => {}
         }
     }

@@ -8,8 +8,8 @@
 use super::{
     bytes::{Bad, Bytes, put, put_bytes, put_difference, put_length, put_text},
     event::{
-        put_conduct, put_counts, put_query, put_state, put_violation, take_conduct, take_counts,
-        take_query, take_state, take_violation,
+        put_conduct, put_counts, put_machine, put_query, put_state, put_violation, take_conduct,
+        take_counts, take_machine, take_query, take_state, take_violation,
     },
     sample::Chain,
     sums::{put_row, take_row},
@@ -40,10 +40,11 @@ enum Kind {
     Conduct = 11,
     ConductCounts = 12,
     Named = 13,
+    Machine = 14,
 }
 
 impl Kind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Probes,
         Self::Losses,
         Self::Lost,
@@ -57,6 +58,7 @@ impl Kind {
         Self::Conduct,
         Self::ConductCounts,
         Self::Named,
+        Self::Machine,
     ];
 
     /// What an input is recorded as, and its moment, where it has one.
@@ -70,6 +72,7 @@ impl Kind {
             Input::Event(Event::Violation(violation)) => (Self::Violation, Some(violation.at_ns)),
             Input::Event(Event::Conduct(conduct)) => (Self::Conduct, Some(conduct.at_ns)),
             Input::Event(Event::ConductCounts(_)) => (Self::ConductCounts, None),
+            Input::Event(Event::Machine(machine)) => (Self::Machine, Some(machine.at_ns)),
             Input::Settled(at_ns) => (Self::Settled, Some(*at_ns)),
             Input::Sample(sample) => (Self::Sample, Some(sample.at_ns)),
             Input::Sums(at_ns, _) => (Self::Sums, Some(*at_ns)),
@@ -116,6 +119,7 @@ impl Encoder {
             Input::Event(Event::Violation(violation)) => put_violation(&mut body, violation),
             Input::Event(Event::Conduct(conduct)) => put_conduct(&mut body, conduct),
             Input::Event(Event::ConductCounts(counts)) => put_counts(&mut body, counts),
+            Input::Event(Event::Machine(machine)) => put_machine(&mut body, machine),
             Input::Sample(sample) => self.chain.put(&mut body, sample)?,
             Input::Sums(_, devices) => self.chain.devices.put(&mut body, devices)?,
             Input::Info(device, info) => put_info(&mut body, *device, info)?,
@@ -183,6 +187,7 @@ impl Decoder {
             Kind::Violation => Input::Event(Event::Violation(take_violation(body, at_ns)?)),
             Kind::Conduct => Input::Event(Event::Conduct(take_conduct(body, at_ns)?)),
             Kind::ConductCounts => Input::Event(Event::ConductCounts(take_counts(body)?)),
+            Kind::Machine => Input::Event(Event::Machine(take_machine(body, at_ns)?)),
             Kind::Settled => Input::Settled(at_ns),
             Kind::Sample => match &mut self.chain {
                 Some(chain) => Input::Sample(chain.take(body, at_ns)?),

@@ -2,18 +2,21 @@
 //! Samples in a recording: what changed since the last one.
 //!
 //! ```text
-//!   sample     devices │ accesses │ latencies │ row of records seen │ conduct │ refusals
+//!   sample     devices │ accesses │ latencies │ row of records seen │ conduct │ refusals │ machines │ latencies
 //!   accesses   how many │ how many changed │ step to the next that changed, what it is, count …
 //!   latencies  how many are gone │ key … │ how many changed │ key, buckets, sum …
 //!   buckets    how many │ how many changed │ step, count …
 //!   conduct    how many │ device, row of counts …; refusals likewise
+//!   machines   how many are gone │ process … │ how many changed │ process, what its trackers told …
+//!   latencies  of the trackers' answers, as above
 //! ```
 
 use super::{
     bytes::{Bad, Bytes, put, put_difference, put_length},
-    sums::{DEVICES, Devices, put_row, take_row},
+    sums::{DEVICES, Devices, put_row, put_told, take_row, take_told},
 };
 use crate::device_key::DeviceKey;
+use crate::dirty::Told;
 use crate::sample::{Access, LatencySeries, Sample};
 use migscope_abi::{probe::Probe, ring::AccessKey};
 use std::collections::BTreeMap;
@@ -25,6 +28,9 @@ pub(super) const SERIES: usize = 256;
 /// Most buckets of one; `migscope_abi::latency` has 272.
 pub(super) const BUCKETS: usize = 1024;
 
+/// Most machines; the probes have room for 1,024.
+pub(super) const MACHINES: usize = 4096;
+
 /// How often each of `N` rules was broken, by device.
 type Broken<const N: usize> = BTreeMap<DeviceKey, [u64; N]>;
 
@@ -33,9 +39,15 @@ type Broken<const N: usize> = BTreeMap<DeviceKey, [u64; N]>;
 pub(super) struct Chain {
     pub(super) devices: Devices,
     accesses: Vec<Access>,
-    latencies: BTreeMap<LatencySeries, (Vec<u64>, u64)>,
+    latencies: Latencies,
     seen: [u64; Probe::COUNT],
+    machines: BTreeMap<u32, Told>,
+    query_latencies: Latencies,
 }
+
+/// Distributions, as last written or read.
+#[derive(Clone, Debug, Default)]
+struct Latencies(BTreeMap<LatencySeries, (Vec<u64>, u64)>);
 
 impl Chain {
     /// Appends what changed.
@@ -54,25 +66,35 @@ impl Chain {
             refusals,
             latencies,
             seen,
+            machines,
+            query_latencies,
             capacities: _,
         } = sample;
         if accesses.len() > ACCESSES {
             return Err(Bad::TooMany("fields"));
         }
-        let long = latencies.values().any(|(buckets, _)| buckets.len() > BUCKETS);
+        let all_latencies = || latencies.values().chain(query_latencies.values());
+        let long = all_latencies().any(|(buckets, _)| buckets.len() > BUCKETS);
         if conduct.len() > DEVICES || refusals.len() > DEVICES {
             return Err(Bad::TooMany("devices"));
         }
-        if latencies.len() > SERIES || long {
+        if machines.len() > MACHINES {
+            return Err(Bad::TooMany("machines"));
+        }
+        if latencies.len() > SERIES || query_latencies.len() > SERIES || long {
             return Err(Bad::TooMany("latencies"));
         }
         self.devices.put(out, devices)?;
         self.put_accesses(out, accesses);
-        self.put_latencies(out, latencies);
+        self.latencies.put(out, latencies);
         put_row(out, seen, &self.seen);
         self.seen = *seen;
         put_broken(out, conduct);
         put_broken(out, refusals);
+        self.put_machines(out, machines);
+        let of_trackers =
+            query_latencies.iter().map(|(tracker, told)| ((*tracker, 0), told.clone()));
+        self.query_latencies.put(out, &of_trackers.collect());
         Ok(())
     }
 
@@ -80,17 +102,29 @@ impl Chain {
     pub(super) fn take(&mut self, bytes: &mut Bytes<'_>, at_ns: u64) -> Result<Sample, Bad> {
         let devices = self.devices.take(bytes)?;
         self.take_accesses(bytes)?;
-        self.take_latencies(bytes)?;
+        self.latencies.take(bytes)?;
         take_row(bytes, &mut self.seen)?;
+        // Recordings of before these were counted end here.
+        let conduct = if bytes.is_empty() { Broken::new() } else { take_broken(bytes)? };
+        let refusals = if bytes.is_empty() { Broken::new() } else { take_broken(bytes)? };
+        // The same.
+        if !bytes.is_empty() {
+            self.take_machines(bytes)?;
+            self.query_latencies.take(bytes)?;
+        }
+        let of_trackers = self.query_latencies.0.iter();
         Ok(Sample {
             at_ns,
             devices,
             accesses: self.accesses.clone(),
-            latencies: self.latencies.clone(),
+            latencies: self.latencies.0.clone(),
             seen: self.seen,
-            // Recordings of before these were counted end here.
-            conduct: if bytes.is_empty() { Broken::new() } else { take_broken(bytes)? },
-            refusals: if bytes.is_empty() { Broken::new() } else { take_broken(bytes)? },
+            conduct,
+            refusals,
+            machines: self.machines.clone(),
+            query_latencies: of_trackers
+                .map(|((tracker, _), told)| (*tracker, told.clone()))
+                .collect(),
             ..Sample::default()
         })
     }
@@ -153,45 +187,71 @@ impl Chain {
         if self.accesses.len() == length { Ok(()) } else { Err(Bad::Place) }
     }
 
-    fn put_latencies(
-        &mut self,
-        out: &mut Vec<u8>,
-        latencies: &BTreeMap<LatencySeries, (Vec<u64>, u64)>,
-    ) {
+    /// Appends the machines that were told something since; those that are gone are named first.
+    fn put_machines(&mut self, out: &mut Vec<u8>, machines: &BTreeMap<u32, Told>) {
+        let gone: Vec<_> =
+            self.machines.keys().filter(|tgid| !machines.contains_key(tgid)).copied().collect();
+        put_length(out, gone.len());
+        for tgid in &gone {
+            put(out, (*tgid).into());
+        }
+        let changed = || machines.iter().filter(|(tgid, now)| self.machines.get(tgid) != Some(now));
+        put_length(out, changed().count());
+        for (tgid, told) in changed() {
+            put(out, (*tgid).into());
+            put_told(out, told);
+        }
+        self.machines.clone_from(machines);
+    }
+
+    fn take_machines(&mut self, bytes: &mut Bytes<'_>) -> Result<(), Bad> {
+        for _ in 0..bytes.length("machines", MACHINES)? {
+            self.machines.remove(&bytes.small("process")?).ok_or(Bad::Place)?;
+        }
+        for _ in 0..bytes.length("machines", MACHINES)? {
+            let tgid = bytes.small("process")?;
+            self.machines.insert(tgid, take_told(bytes)?);
+        }
+        if self.machines.len() <= MACHINES { Ok(()) } else { Err(Bad::TooMany("machines")) }
+    }
+}
+
+impl Latencies {
+    fn put(&mut self, out: &mut Vec<u8>, latencies: &BTreeMap<LatencySeries, (Vec<u64>, u64)>) {
         let put_key = |out: &mut Vec<u8>, (field, op): LatencySeries| {
             put(out, field.into());
             put(out, op.into());
         };
         let gone: Vec<_> =
-            self.latencies.keys().filter(|key| !latencies.contains_key(key)).copied().collect();
+            self.0.keys().filter(|key| !latencies.contains_key(key)).copied().collect();
         put_length(out, gone.len());
         for key in gone {
             put_key(out, key);
-            self.latencies.remove(&key);
+            self.0.remove(&key);
         }
-        let changed = || latencies.iter().filter(|(key, now)| self.latencies.get(key) != Some(now));
+        let changed = || latencies.iter().filter(|(key, now)| self.0.get(key) != Some(now));
         put_length(out, changed().count());
         let none = (Vec::new(), 0);
         for (key, (buckets, sum_ns)) in changed() {
-            let (buckets_before, sum_before_ns) = self.latencies.get(key).unwrap_or(&none);
+            let (buckets_before, sum_before_ns) = self.0.get(key).unwrap_or(&none);
             put_key(out, *key);
             put_buckets(out, buckets, buckets_before);
             put_difference(out, *sum_ns, *sum_before_ns);
         }
-        self.latencies.clone_from(latencies);
+        self.0.clone_from(latencies);
     }
 
-    fn take_latencies(&mut self, bytes: &mut Bytes<'_>) -> Result<(), Bad> {
+    fn take(&mut self, bytes: &mut Bytes<'_>) -> Result<(), Bad> {
         let key = |bytes: &mut Bytes<'_>| Ok((bytes.small("field")?, bytes.small("direction")?));
         for _ in 0..bytes.length("latencies", SERIES)? {
-            self.latencies.remove(&key(bytes)?).ok_or(Bad::Place)?;
+            self.0.remove(&key(bytes)?).ok_or(Bad::Place)?;
         }
         for _ in 0..bytes.length("latencies", SERIES)? {
-            let (buckets, sum_ns) = self.latencies.entry(key(bytes)?).or_default();
+            let (buckets, sum_ns) = self.0.entry(key(bytes)?).or_default();
             take_buckets(bytes, buckets)?;
             *sum_ns = bytes.after(*sum_ns)?;
         }
-        if self.latencies.len() <= SERIES { Ok(()) } else { Err(Bad::TooMany("latencies")) }
+        if self.0.len() <= SERIES { Ok(()) } else { Err(Bad::TooMany("latencies")) }
     }
 }
 

@@ -8,7 +8,11 @@
 
 use super::bytes::{Bad, Bytes, put, put_difference, put_length};
 use crate::device_key::DeviceKey;
-use migscope_abi::ring::{DeviceSums, Left, Stay, Withheld};
+use crate::dirty::Told;
+use migscope_abi::{
+    machine::{MachineSums, Tracker},
+    ring::{DeviceSums, Left, Stay, Withheld},
+};
 use std::collections::BTreeMap;
 
 /// Most devices; as many as the probes tell apart.
@@ -192,6 +196,91 @@ pub(super) fn take_sums(bytes: &mut Bytes<'_>) -> Result<DeviceSums, Bad> {
     take_row(bytes, &mut row)?;
     Ok(sums(row))
 }
+
+/// Numbers in what one tracker told.
+const MACHINE_NUMBERS: usize = 12;
+
+/// The order in which the numbers of [`MachineSums`] stand in a recording, which is a contract: new ones come to its end.
+fn machine_row(sums: &MachineSums) -> [u64; MACHINE_NUMBERS] {
+    let MachineSums {
+        queries: [none, all, bitmap, error],
+        pages,
+        bytes,
+        query_busy_ns,
+        tracking,
+        all_bytes,
+        round_all_bytes,
+        round_next,
+        last_seen_ns,
+    } = *sums;
+    [
+        none,
+        all,
+        bitmap,
+        error,
+        pages,
+        bytes,
+        query_busy_ns,
+        tracking,
+        all_bytes,
+        round_all_bytes,
+        round_next,
+        last_seen_ns,
+    ]
+}
+
+fn machine_sums(row: [u64; MACHINE_NUMBERS]) -> MachineSums {
+    let [
+        none,
+        all,
+        bitmap,
+        error,
+        pages,
+        bytes,
+        query_busy_ns,
+        tracking,
+        all_bytes,
+        round_all_bytes,
+        round_next,
+        last_seen_ns,
+    ] = row;
+    MachineSums {
+        queries: [none, all, bitmap, error],
+        pages,
+        bytes,
+        query_busy_ns,
+        tracking,
+        all_bytes,
+        round_all_bytes,
+        round_next,
+        last_seen_ns,
+    }
+}
+
+/// Appends what all trackers told a machine, whole; one that was never asked takes a byte.
+pub(super) fn put_told(out: &mut Vec<u8>, told: &Told) {
+    put_length(out, told.len());
+    for sums in told {
+        put_row(out, &machine_row(sums), &[0; MACHINE_NUMBERS]);
+    }
+}
+
+/// Reads what all trackers told a machine. Trackers that only a newer migscope knows are left out.
+pub(super) fn take_told(bytes: &mut Bytes<'_>) -> Result<Told, Bad> {
+    let mut told = Told::default();
+    for place in 0..bytes.length("trackers", TRACKERS)? {
+        let mut row = [0; MACHINE_NUMBERS];
+        take_row(bytes, &mut row)?;
+        if let Some(sums) = told.get_mut(place) {
+            *sums = machine_sums(row);
+        }
+    }
+    Ok(told)
+}
+
+/// Most trackers; there are three.
+const TRACKERS: usize = 64;
+const _: () = assert!(Tracker::COUNT <= TRACKERS);
 
 /// The sums of all devices, as last written or read.
 #[derive(Clone, Debug, Default)]

@@ -177,7 +177,11 @@ impl Player {
             Input::Probes(_)
             | Input::Named(_)
             | Input::Event(
-                Event::State(_) | Event::Violation(_) | Event::Conduct(_) | Event::ConductCounts(_),
+                Event::State(_)
+                | Event::Violation(_)
+                | Event::Conduct(_)
+                | Event::ConductCounts(_)
+                | Event::Machine(_),
             )
             | Input::Settled(_)
             | Input::Sums(..) => {}
@@ -203,6 +207,7 @@ impl Player {
             Input::Event(Event::DirtyQuery(query)) => query.at_ns,
             Input::Event(Event::Violation(violation)) => violation.at_ns,
             Input::Event(Event::Conduct(conduct)) => conduct.at_ns,
+            Input::Event(Event::Machine(machine)) => machine.at_ns,
             Input::Event(Event::ConductCounts(_)) => return,
             Input::Sample(sample) => sample.at_ns,
             Input::Sums(at_ns, _) => *at_ns,

@@ -10,7 +10,10 @@
 //! A VMM opens the devices of its one machine, so sessions of one process with one role that overlap in time are one migration.
 //! It ends when the last of them does. Its result is the worst of theirs: a machine whose one device failed has not moved.
 
-use super::{End, Role, Session};
+use super::{
+    End, Role, Session,
+    trackers::{Bounds, BySource, Trackers},
+};
 use crate::metrics::Info;
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::VecDeque};
@@ -48,6 +51,13 @@ pub struct Migration {
     /// How long the machine's devices stood: from the first that stopped until the last session ended (source), or from the first
     /// that entered resuming until the last that ran (destination).
     pub downtime_ns: Option<u64>,
+    /// What was told of dirty pages of the machine by `type1`, `iommufd` and `kvm`, from the beginning of the first session until the end of
+    /// the last; as far as it was when one ended, while another runs, and `null` before. See [`Report::machine_dirty`](super::report::Report).
+    #[serde(default)]
+    pub machine_dirty: Option<BySource>,
+    /// How much memory that was, if a page counts once that several of them told: not exactly, but within these bounds.
+    #[serde(default)]
+    pub machine_dirty_union: Option<Bounds>,
 }
 
 impl Migration {
@@ -72,6 +82,8 @@ struct Running {
     open: Vec<u64>,
     worst: Option<End>,
     stop_began_ns: Option<u64>,
+    /// From the beginning of the first session.
+    trackers: Trackers,
 }
 
 impl Machines {
@@ -101,9 +113,12 @@ impl Machines {
             exact: session.seen_from_start,
             data_bytes: Some(0),
             downtime_ns: None,
+            machine_dirty: None,
+            machine_dirty_union: None,
         };
         let open = vec![session.id];
-        self.running.push(Running { migration, open, worst: None, stop_began_ns: None });
+        let trackers = session.trackers.clone();
+        self.running.push(Running { migration, open, worst: None, stop_began_ns: None, trackers });
     }
 
     /// The process of a session was found to be this machine.
@@ -129,6 +144,10 @@ impl Machines {
             return None; // one of more devices than are kept
         }
         running.worst = running.worst.max(Some(end));
+        running.trackers.follow(&session.trackers);
+        let told = running.trackers.by_source(session.coverage.trackers);
+        running.migration.machine_dirty_union = told.as_ref().map(Bounds::of);
+        running.migration.machine_dirty = told;
         let migration = &mut running.migration;
         migration.exact &= session.exact;
         let moved = session.figures().data_bytes;

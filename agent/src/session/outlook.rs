@@ -4,7 +4,8 @@
 //! ```text
 //!   sums, 20 times a second ─┐
 //!   state changes ───────────┼─▶ reading ──▶ estimator ──▶ assessment
-//!   dirty queries ───────────┴─▶ facts ────────┘
+//!   dirty queries, of the    │
+//!   device and its machine ──┴─▶ facts ────────┘
 //! ```
 //!
 //! **What a region tells, and what not.** Its `pending_bytes` is all that the device has yet to give, and falls by what is read and rises
@@ -12,7 +13,7 @@
 //! own data has to keep up with, and a rise of pending is the end of a pass. The memory that the device's DMA dirtied is another
 //! flow: the region says which pages, but nothing that is seen here says how fast the VMM sends them. So memory is in the
 //! account only in one case: if a query is answered "all", a whole range is dirty for as long as nobody tells pages apart, and it is
-//! part of what is left.
+//! part of what is left. The same holds where the machine's container (type 1) says it; what iommufd and KVM tell, they tell page by page.
 //!
 //! **What the v2 protocol tells.** In pre-copy `initial_bytes + dirty_bytes` is what can be read now, and takes the place of `pending_bytes`.
 //! `MIG_DATA_SIZE` estimates all that would have to move if the device stopped now, so what it is more than that can only move then
@@ -196,7 +197,7 @@ impl Outlook {
         let reading = self.reading(session, at_ns);
         let facts = Facts {
             size_query_failed: sizes.query_failed,
-            tracking: self.tracking,
+            tracking: self.tracking_with(session),
             device_error: session.state() == State::Error,
             blind: session.is_blind(),
             destination: around.destination.map(|told| self.loading.lately(told)),
@@ -206,6 +207,16 @@ impl Outlook {
         };
         self.estimator.observe(&reading);
         self.assessment = self.estimator.assess(&facts);
+    }
+
+    /// Whether memory is told page by page: by the device itself, and by those who tell of the whole machine. A VMM takes for dirty what any
+    /// of them says.
+    fn tracking_with(&self, session: &Session) -> Tracking {
+        match (self.tracking, session.trackers.tracking().0) {
+            (Tracking::AllDirty, _) | (_, Tracking::AllDirty) => Tracking::AllDirty,
+            (Tracking::PerPage, _) | (_, Tracking::PerPage) => Tracking::PerPage,
+            (Tracking::Unknown, Tracking::Unknown) => Tracking::Unknown,
+        }
     }
 
     fn reading(&mut self, session: &Session, at_ns: u64) -> Reading {
@@ -220,7 +231,9 @@ impl Outlook {
                 self.last_pass_bytes = Some(pending);
             }
             self.last_pending = Some(pending);
-            let all = if phase == Phase::PreCopy { self.all_dirty_bytes } else { 0 };
+            let (_, machine_bytes) = session.trackers.tracking();
+            let all_bytes = self.all_dirty_bytes.max(machine_bytes);
+            let all = if phase == Phase::PreCopy { all_bytes } else { 0 };
             reading.remaining_bytes = Some(pending.saturating_add(all));
             if let Some(moved) = figures.data_bytes {
                 let first = *self.first_pending.get_or_insert(pending.saturating_add(moved));

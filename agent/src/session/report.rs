@@ -2,7 +2,12 @@
 //! A session as `/api/v1/sessions` gives it. Times are nanoseconds of `CLOCK_MONOTONIC` or lengths in nanoseconds; what is
 //! unknown is `null`.
 
-use super::{Downtime, Figures, Session, conduct::Moment, outlook::OutlookReport};
+use super::{
+    Downtime, Figures, Session,
+    conduct::Moment,
+    outlook::OutlookReport,
+    trackers::{Bounds, BySource},
+};
 use crate::event::StateChange;
 use crate::state::State;
 use migscope_abi::state::Cause;
@@ -59,6 +64,13 @@ pub struct Report {
     pub memory_dirty_bytes_per_second: Option<f64>,
     /// Over what time.
     pub memory_dirty_window_ns: Option<u64>,
+    /// What was told of dirty pages of the whole machine while it ran, by `type1`, `iommufd` and `kvm`; a source that no probe follows is not
+    /// in it, and it is `null` where the beginning was not seen.
+    #[serde(default)]
+    pub machine_dirty: Option<BySource>,
+    /// How much memory that was, if a page counts once that several of them told: not exactly, but within these bounds.
+    #[serde(default)]
+    pub machine_dirty_union: Option<Bounds>,
     /// What is to come of a source, or was thought last; `null` before its first reading and for destinations.
     pub outlook: Option<OutlookReport>,
 }
@@ -101,6 +113,7 @@ impl Report {
         let until_ns = ended_ns.unwrap_or(now_ns);
         let memory_dirty = session.outlook.memory_dirty();
         let Session { coverage, violations, .. } = session;
+        let machine_dirty = session.trackers.by_source(coverage.trackers);
         Self {
             id: session.id,
             device: session.device.to_string(),
@@ -126,6 +139,8 @@ impl Report {
             peer: session.peer,
             memory_dirty_bytes_per_second: memory_dirty.map(|rate| rate.bytes_per_second),
             memory_dirty_window_ns: memory_dirty.map(|rate| rate.window_ns),
+            machine_dirty_union: machine_dirty.as_ref().map(Bounds::of),
+            machine_dirty,
             outlook: session.outlook.assessment().map(OutlookReport::from),
         }
     }

@@ -4,8 +4,15 @@
 use super::{pairing::Pairing, report::Report, *};
 use proptest::prelude::*;
 
-const ALL: Coverage =
-    Coverage { data: true, dirty: true, dma: true, access: true, errors: true, state: true };
+const ALL: Coverage = Coverage {
+    data: true,
+    dirty: true,
+    dma: true,
+    access: true,
+    errors: true,
+    state: true,
+    trackers: [true; 3],
+};
 
 /// A device that is driven by hand. Each step takes 1000 ns, of which a write takes 100.
 struct Script {

@@ -16,6 +16,7 @@
 pub mod device;
 pub mod dirty;
 pub mod latency;
+pub mod machine;
 #[cfg(feature = "aya")]
 pub mod pod;
 pub mod probe;
@@ -24,5 +25,6 @@ pub mod ring;
 pub mod rule;
 pub mod state;
 pub mod trace;
+pub mod tracking;
 pub mod v2;
 pub mod watch;

@@ -5,9 +5,11 @@
 //!   our driver's tracepoints    state  region_access  data  dirty_query  dma  error
 //!   any driver's v2 ioctls      device_ioctl(+_return)  state_step  device_release
 //!   any driver's data file      data_read(+_return)  data_write(+_return)  data_ioctl(+_return)
+//!   dirty pages of a machine    type1(+_return)  hwpt_bitmap(+_return)  hwpt_tracking(+_return)  ioas_unmap
+//!                               kvm(+_return)  kvm_slot
 //! ```
 
-use super::trace;
+use super::{trace, tracking};
 
 /// Where a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,11 +97,56 @@ pub enum Probe {
     DataIoctl = 14,
     /// It ends.
     DataIoctlReturn = 15,
+    /// An ioctl on a container begins.
+    Type1 = 16,
+    /// It ends.
+    Type1Return = 17,
+    /// A page table of iommufd is asked for dirty pages.
+    HwptBitmap = 18,
+    /// It has answered.
+    HwptBitmapReturn = 19,
+    /// Its tracking is to be switched on or off.
+    HwptTracking = 20,
+    /// It was.
+    HwptTrackingReturn = 21,
+    /// An ioctl on a virtual machine begins.
+    Kvm = 22,
+    /// It has found the slot of memory that it is about.
+    KvmSlot = 23,
+    /// It ends.
+    KvmReturn = 24,
+    /// Addresses are taken out of an address space of iommufd.
+    IoasUnmap = 25,
+}
+
+/// Whose structures a program must know, and whose functions it is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subsystem {
+    /// VFIO itself.
+    Vfio,
+    /// The IOMMU of a container.
+    Type1,
+    /// iommufd.
+    Iommufd,
+    /// KVM.
+    Kvm,
+}
+
+impl Subsystem {
+    /// Its module, where it is not built in.
+    pub const fn module(self) -> &'static str {
+        match self {
+            Self::Vfio => "vfio",
+            Self::Type1 => tracking::TYPE1_MODULE,
+            Self::Iommufd => tracking::IOMMUFD_MODULE,
+            Self::Kvm => tracking::KVM_MODULE,
+        }
+    }
 }
 
 impl Probe {
     /// How many programs there are.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 26;
     /// All programs, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
         Self::State,
@@ -118,6 +165,16 @@ impl Probe {
         Self::DataWriteReturn,
         Self::DataIoctl,
         Self::DataIoctlReturn,
+        Self::Type1,
+        Self::Type1Return,
+        Self::HwptBitmap,
+        Self::HwptBitmapReturn,
+        Self::HwptTracking,
+        Self::HwptTrackingReturn,
+        Self::Kvm,
+        Self::KvmSlot,
+        Self::KvmReturn,
+        Self::IoasUnmap,
     ];
 
     /// The value of the labels `kind`, `probe` and `program`, and the name of the program.
@@ -139,6 +196,16 @@ impl Probe {
             Self::DataWriteReturn => "data_write_return",
             Self::DataIoctl => "data_ioctl",
             Self::DataIoctlReturn => "data_ioctl_return",
+            Self::Type1 => "type1",
+            Self::Type1Return => "type1_return",
+            Self::HwptBitmap => "hwpt_bitmap",
+            Self::HwptBitmapReturn => "hwpt_bitmap_return",
+            Self::HwptTracking => "hwpt_tracking",
+            Self::HwptTrackingReturn => "hwpt_tracking_return",
+            Self::Kvm => "kvm",
+            Self::KvmSlot => "kvm_slot",
+            Self::KvmReturn => "kvm_return",
+            Self::IoasUnmap => "ioas_unmap",
         }
     }
 
@@ -161,6 +228,30 @@ impl Probe {
             Self::DataWriteReturn => Target::DataFileReturn(FileOp::Write),
             Self::DataIoctl => Target::DataFileEntry(FileOp::Ioctl),
             Self::DataIoctlReturn => Target::DataFileReturn(FileOp::Ioctl),
+            Self::Type1 => Target::Entry(tracking::TYPE1_IOCTL),
+            Self::Type1Return => Target::Return(tracking::TYPE1_IOCTL),
+            Self::HwptBitmap => Target::Entry(tracking::HWPT_BITMAP),
+            Self::HwptBitmapReturn => Target::Return(tracking::HWPT_BITMAP),
+            Self::HwptTracking => Target::Entry(tracking::HWPT_TRACKING),
+            Self::HwptTrackingReturn => Target::Return(tracking::HWPT_TRACKING),
+            Self::Kvm => Target::Entry(tracking::KVM_IOCTL),
+            Self::KvmSlot => Target::Entry(tracking::KVM_SLOT),
+            Self::KvmReturn => Target::Return(tracking::KVM_IOCTL),
+            Self::IoasUnmap => Target::Entry(tracking::IOAS_UNMAP),
+        }
+    }
+
+    /// Whose functions it is attached to, where these are not our driver's.
+    pub const fn subsystem(self) -> Subsystem {
+        match self {
+            Self::Type1 | Self::Type1Return => Subsystem::Type1,
+            Self::HwptBitmap
+            | Self::HwptBitmapReturn
+            | Self::HwptTracking
+            | Self::HwptTrackingReturn
+            | Self::IoasUnmap => Subsystem::Iommufd,
+            Self::Kvm | Self::KvmSlot | Self::KvmReturn => Subsystem::Kvm,
+            _ => Subsystem::Vfio,
         }
     }
 

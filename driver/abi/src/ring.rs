@@ -28,11 +28,13 @@ pub enum Kind {
     MigState = 6,
     /// [`DirtyQueryRecord`], of a `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`.
     DmaLoggingReport = 7,
+    /// [`MachineRecord`](super::machine::MachineRecord).
+    Machine = 8,
 }
 
 impl Kind {
     /// How many kinds there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
     /// All kinds, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
         Self::State,
@@ -42,6 +44,7 @@ impl Kind {
         Self::ConductCounts,
         Self::MigState,
         Self::DmaLoggingReport,
+        Self::Machine,
     ];
 
     /// The value of the label `kind`.
@@ -54,6 +57,7 @@ impl Kind {
             Self::ConductCounts => "conduct_counts",
             Self::MigState => "mig_state",
             Self::DmaLoggingReport => "dma_logging_report",
+            Self::Machine => "machine",
         }
     }
 }

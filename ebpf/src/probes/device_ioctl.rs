@@ -16,6 +16,7 @@ use crate::{
     bitmap,
     emit::{header, lost, now_ns, seen, submit},
     kernel::{self, device_of, from_user, offsets, thread},
+    machine,
     maps::{DATA_FILES, DATA_OPS, DEVICE_CALLS, DataFile, DeviceCall, V2_DEVICES, V2Device},
     shared::Shared,
 };
@@ -348,6 +349,7 @@ fn tell(
     change: &Change,
     result: i32,
 ) {
+    machine::tell(ctx, probe, call.device);
     submit::<MigStateRecord>(ctx, probe, Kind::MigState, |entry| {
         let head = header(Kind::MigState);
         let duration_ns =

@@ -5,6 +5,7 @@
 use crate::{
     conduct,
     emit::{header, lost, now_ns, record, submit},
+    machine,
     maps::{ACCESSES, LATENCY_BUCKETS, LATENCY_SUM_NS, REFUSALS},
     sums,
 };
@@ -37,6 +38,7 @@ fn state(ctx: RawTracePointContext) -> i32 {
         sums.state = if closed { STATE_CLOSED } else { u64::from(event.now) };
     });
     conduct::state_changed(&ctx, &event);
+    machine::tell(&ctx, Probe::State, event.device);
     submit::<StateRecord>(&ctx, Probe::State, Kind::State, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all three fields of it are written.
         // `device_sums` is a live value of the map that nothing else changes now (see `sums::update`).

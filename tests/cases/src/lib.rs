@@ -16,6 +16,7 @@ pub mod session;
 pub mod stage;
 pub mod starve;
 pub mod suspend;
+pub mod trackers;
 pub mod v2;
 pub mod vendor;
 pub mod vfio;

@@ -137,6 +137,11 @@ impl Vfio {
         Ok(Self { device, address, group, container })
     }
 
+    /// The container that the device's group is in.
+    pub fn container(&self) -> &File {
+        &self.container
+    }
+
     /// Whether `VFIO_DEVICE_RESET` is offered.
     ///
     /// # Errors

@@ -8,8 +8,15 @@ use crate::{
 };
 use migscope_abi::{ring::DeviceSums, state::Cause};
 
-const ALL: Coverage =
-    Coverage { data: true, dirty: true, dma: true, access: true, errors: true, state: true };
+const ALL: Coverage = Coverage {
+    data: true,
+    dirty: true,
+    dma: true,
+    access: true,
+    errors: true,
+    state: true,
+    trackers: [true; 3],
+};
 
 /// Devices of several processes, driven by hand, as the observer drives them.
 #[derive(Default)]
