@@ -58,7 +58,7 @@ fn the_manager_is_told_of_readiness_reload_and_end() {
     let agent = Agent::spawn(&mut manager.command(), 1);
     let first = manager.message();
     assert!(first.starts_with("READY=1\n"), "nothing comes before it: {first}");
-    assert!(first.contains("STATUS=") && first.contains("of 16 probes attached"), "{first}");
+    assert!(first.contains("STATUS=") && first.contains("of 22 probes attached"), "{first}");
     assert_eq!(agent.get("/readyz").0, 200, "ready means that the probes were tried");
 
     agent.signal(Signal::HUP);

@@ -9,8 +9,8 @@ use crate::maps::{PIECE, PIECE_WORDS};
 use aya_ebpf::helpers::{bpf_probe_read_user_buf, generated::bpf_loop};
 use core::ffi::c_void;
 
-/// Pages of a bitmap that are looked at: 32 MiB stand for 1 TiB in pages of 4 KiB, and take some ten milliseconds.
-const MOST_PIECES: u32 = 8192;
+/// Pieces of a bitmap that are looked at: 32 MiB stand for 1 TiB in pages of 4 KiB, and take some ten milliseconds.
+const MOST_PIECES: u32 = 65_536;
 const PIECE_BYTES: u64 = PIECE_WORDS as u64 * 8;
 
 /// What is looked at, and what was found.
@@ -19,6 +19,8 @@ struct Walk {
     at: u64,
     left_bytes: u64,
     bits: u64,
+    /// Pieces that could not be read.
+    missing: u64,
 }
 
 /// Counts the bits that are set in the first `bits` bits at `address`; `None` for a bitmap beyond the bound.
@@ -26,20 +28,31 @@ struct Walk {
 /// Memory that is not resident was never written, and holds zeros; it cannot be read from here, and counts as such.
 #[inline(always)]
 pub(crate) fn count(address: u64, bits: u64) -> Option<u64> {
+    look(address, bits).map(|walk| walk.bits)
+}
+
+/// The same of a bitmap that was just written: `None` also if any of it cannot be read.
+#[inline(always)]
+pub(crate) fn count_written(address: u64, bits: u64) -> Option<u64> {
+    look(address, bits).filter(|walk| walk.missing == 0).map(|walk| walk.bits)
+}
+
+#[inline(always)]
+fn look(address: u64, bits: u64) -> Option<Walk> {
     let left_bytes = bits.div_ceil(64).saturating_mul(8);
     let pieces = u32::try_from(left_bytes.div_ceil(PIECE_BYTES)).ok()?;
     if pieces > MOST_PIECES {
         return None;
     }
-    let mut walk = Walk { at: address, left_bytes, bits: 0 };
+    let mut walk = Walk { at: address, left_bytes, bits: 0, missing: 0 };
     let callback = count_piece as extern "C" fn(u64, *mut Walk) -> i64;
     // SAFETY: the helper calls `count_piece` with its own count and `walk`, which outlives the call, and with nothing else.
     let done =
         unsafe { bpf_loop(pieces, callback as *mut c_void, (&raw mut walk).cast::<c_void>(), 0) };
-    (done >= 0).then_some(walk.bits)
+    (done >= 0).then_some(walk)
 }
 
-/// Counts one page, or what is left.
+/// Counts one piece, or what is left.
 #[inline(never)]
 extern "C" fn count_piece(_index: u64, walk: *mut Walk) -> i64 {
     // SAFETY: `walk` is what `count` gave to the helper: alive, aligned, and nobody else's.
@@ -64,6 +77,8 @@ extern "C" fn count_piece(_index: u64, walk: *mut Walk) -> i64 {
             bits = bits.wrapping_add(ones(*word));
         }
         walk.bits = walk.bits.wrapping_add(bits);
+    } else {
+        walk.missing = walk.missing.wrapping_add(1);
     }
     walk.at = walk.at.wrapping_add(PIECE_BYTES);
     walk.left_bytes = walk.left_bytes.saturating_sub(PIECE_BYTES);

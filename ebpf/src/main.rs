@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-//! The probes: one raw-tracepoint program on each tracepoint of our driver, and kprobes for the v2 protocol of any driver.
+//! The probes: one raw-tracepoint program on each tracepoint of our driver, and kprobes for the v2 protocol and the migration region of any
+//! driver.
 //!
 //! ```text
 //!  tracepoint      program         sums (maps)                          ring (emit)
@@ -16,6 +17,8 @@
 //!  ioctl, release
 //!  a data file's   data_file.rs     data_bytes, iterations, left
 //!  read, write …
+//!  a device's      outside.rs       all that the tracepoints state,       the same
+//!  read, write                      region_access, data, dirty_query feed
 //! ```
 //!
 //! The argument of a program on a tracepoint is a pointer to one record of `migscope_abi::trace`. What goes missing is counted in `LOST`, by reason;
@@ -28,6 +31,7 @@
 )]
 #![no_main]
 
+mod accesses;
 mod bitmap;
 mod conduct;
 mod emit;

@@ -4,4 +4,5 @@
 mod data_file;
 mod device_ioctl;
 mod dirty;
+mod outside;
 mod region;

@@ -13,7 +13,7 @@ use crate::{
     latency::CALL,
     sample::Sample,
     session::Coverages,
-    state::protocol_of,
+    state::{Seen, protocol_of, unseen_bitmaps},
 };
 use migscope_abi::{dirty::Outcome, trace::DmaDirection};
 
@@ -40,7 +40,7 @@ impl DirtyFamilies {
                         Label::device(),
                         Label::one_of("source", Source::ALL.map(Source::name)),
                     ],
-                    absent: "while the probe dirty_query is missing",
+                    absent: "while the probe dirty_query, region_return or device_ioctl_return is missing; once a bitmap was not seen",
                 },
             ),
             bytes: Numbers::counters(
@@ -52,7 +52,7 @@ impl DirtyFamilies {
                         Label::device(),
                         Label::one_of("source", Source::ALL.map(Source::name)),
                     ],
-                    absent: "while the probe dirty_query is missing",
+                    absent: "while the probe dirty_query, region_return or device_ioctl_return is missing; once a bitmap was not seen",
                 },
             ),
             queries: Numbers::counters(
@@ -65,7 +65,7 @@ impl DirtyFamilies {
                         Label::one_of("source", Source::ALL.map(Source::name)),
                         Label::one_of("outcome", Outcome::ALL.map(Outcome::name)),
                     ],
-                    absent: "while the probe dirty_query is missing",
+                    absent: "while the probe dirty_query, region_return or device_ioctl_return is missing",
                 },
             ),
             query_duration: Latencies::histograms(
@@ -87,7 +87,7 @@ impl DirtyFamilies {
                         Label::device(),
                         Label::one_of("direction", DmaDirection::ALL.map(DmaDirection::name)),
                     ],
-                    absent: "while the probe dma is missing",
+                    absent: "while the probe dma is missing, and for devices of other drivers than ours",
                 },
             ),
             dma_bytes: Numbers::counters(
@@ -99,7 +99,7 @@ impl DirtyFamilies {
                         Label::device(),
                         Label::one_of("direction", DmaDirection::ALL.map(DmaDirection::name)),
                     ],
-                    absent: "while the probe dma is missing",
+                    absent: "while the probe dma is missing, and for devices of other drivers than ours",
                 },
             ),
         }
@@ -110,11 +110,13 @@ impl DirtyFamilies {
         for (device, sums) in &sample.devices {
             let device = device.to_string();
             let protocol = protocol_of(sums);
-            let (source, coverage) = (Source::of(protocol).name(), coverages.of(protocol));
+            let (source, coverage) = (Source::of(protocol).name(), coverages.of(Seen::of(sums)));
             if coverage.dirty {
                 let account = Account::from(sums);
-                self.pages.set([&device, source], number(account.pages));
-                self.bytes.set([&device, source], number(account.bytes));
+                // Of a bitmap that nobody was seen to read the pages are unknown, and so is their sum from then on.
+                let known = unseen_bitmaps(sums) == 0;
+                self.pages.set_known([&device, source], known.then(|| number(account.pages)));
+                self.bytes.set_known([&device, source], known.then(|| number(account.bytes)));
                 for outcome in Outcome::ALL {
                     let queries = number(account.queries.of(outcome));
                     self.queries.set([&device, source, outcome.name()], queries);

@@ -16,6 +16,7 @@
 pub mod device;
 pub mod dirty;
 pub mod latency;
+pub mod outside;
 #[cfg(feature = "aya")]
 pub mod pod;
 pub mod probe;

@@ -2,6 +2,7 @@
 //! Leave for aya to copy keys and values in and out of maps byte by byte.
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker")]
 
+use super::outside::{Outside, RegionOffsets};
 use super::ring::{AccessKey, Conducted, DeviceSums};
 use super::v2::Offsets;
 
@@ -14,3 +15,7 @@ unsafe impl aya::Pod for DeviceSums {}
 unsafe impl aya::Pod for Conducted {}
 // SAFETY: as above; its size is asserted in `v2`.
 unsafe impl aya::Pod for Offsets {}
+// SAFETY: as above; its size is asserted in `outside`.
+unsafe impl aya::Pod for Outside {}
+// SAFETY: as above.
+unsafe impl aya::Pod for RegionOffsets {}

@@ -5,8 +5,11 @@
 //!   our driver's tracepoints    state  region_access  data  dirty_query  dma  error
 //!   any driver's v2 ioctls      device_ioctl(+_return)  state_step  device_release
 //!   any driver's data file      data_read(+_return)  data_write(+_return)  data_ioctl(+_return)
+//!   any driver's region         region_register(+_return)  region_read  region_write  region_return  region_bitmap
 //! ```
 
+use super::outside::REGISTER_REGION;
+use super::region::Op;
 use super::trace;
 
 /// Where a program is attached.
@@ -22,6 +25,12 @@ pub enum Target {
     DataFileEntry(FileOp),
     /// The end of such an operation.
     DataFileReturn(FileOp),
+    /// The beginning of a read or a write of a VFIO device's file, while a device with a migration region is open.
+    RegionEntry(Op),
+    /// The end of either.
+    RegionReturn,
+    /// Nothing: the program for the end of an access goes on with it.
+    RegionTail,
 }
 
 /// An operation of the file that `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` hands out (`data_fd`).
@@ -95,11 +104,23 @@ pub enum Probe {
     DataIoctl = 14,
     /// It ends.
     DataIoctlReturn = 15,
+    /// A driver gives a device a region of its own.
+    RegionRegister = 16,
+    /// The device has it.
+    RegionRegisterReturn = 17,
+    /// A read of a device's file begins.
+    RegionRead = 18,
+    /// A write begins.
+    RegionWrite = 19,
+    /// A read or a write ends.
+    RegionReturn = 20,
+    /// It was a bitmap that was read.
+    RegionBitmap = 21,
 }
 
 impl Probe {
     /// How many programs there are.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 22;
     /// All programs, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
         Self::State,
@@ -118,6 +139,12 @@ impl Probe {
         Self::DataWriteReturn,
         Self::DataIoctl,
         Self::DataIoctlReturn,
+        Self::RegionRegister,
+        Self::RegionRegisterReturn,
+        Self::RegionRead,
+        Self::RegionWrite,
+        Self::RegionReturn,
+        Self::RegionBitmap,
     ];
 
     /// The value of the labels `kind`, `probe` and `program`, and the name of the program.
@@ -139,6 +166,12 @@ impl Probe {
             Self::DataWriteReturn => "data_write_return",
             Self::DataIoctl => "data_ioctl",
             Self::DataIoctlReturn => "data_ioctl_return",
+            Self::RegionRegister => "region_register",
+            Self::RegionRegisterReturn => "region_register_return",
+            Self::RegionRead => "region_read",
+            Self::RegionWrite => "region_write",
+            Self::RegionReturn => "region_return",
+            Self::RegionBitmap => "region_bitmap",
         }
     }
 
@@ -161,7 +194,18 @@ impl Probe {
             Self::DataWriteReturn => Target::DataFileReturn(FileOp::Write),
             Self::DataIoctl => Target::DataFileEntry(FileOp::Ioctl),
             Self::DataIoctlReturn => Target::DataFileReturn(FileOp::Ioctl),
+            Self::RegionRegister => Target::Entry(REGISTER_REGION),
+            Self::RegionRegisterReturn => Target::Return(REGISTER_REGION),
+            Self::RegionRead => Target::RegionEntry(Op::Read),
+            Self::RegionWrite => Target::RegionEntry(Op::Write),
+            Self::RegionReturn => Target::RegionReturn,
+            Self::RegionBitmap => Target::RegionTail,
         }
+    }
+
+    /// Whether it is attached only while there is a device that needs it.
+    pub const fn is_on_demand(self) -> bool {
+        matches!(self.target(), Target::RegionEntry(_) | Target::RegionReturn)
     }
 
     /// Whether it is for devices of our own driver, and not of any.

@@ -27,13 +27,13 @@ const ATTACH: u64 = 0b11 << 38;
 const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
 fn main() -> ExitCode {
-    // A driver of the v2 protocol: with it every probe has something to do, and nothing is waited for.
+    // A driver of the v2 protocol: with it every probe has something to do but those that come and go with devices.
     let loaded = Command::new("modprobe").arg("mtty").status().expect("modprobe");
     assert!(loaded.success(), "mtty is loaded");
     guest::run(&[
         ("check_says_that_everything_is_there", check_is_complete),
         ("no_thread_keeps_a_capability_and_events_still_arrive", dropped),
-        ("without_the_module_only_what_attaching_takes_is_kept_until_it_comes", attached_later),
+        ("one_thread_keeps_what_attaching_takes_and_sees_a_module_that_comes", attached_later),
         ("check_without_the_module_says_what_it_would_show", check_without_the_module),
         ("maps_are_read_though_unprivileged_bpf_is_off_for_good", off_for_good),
     ])
@@ -63,9 +63,12 @@ fn check_without_the_module() {
     assert_ne!(code, Some(2), "devices of other drivers are seen: {found:#}");
     for probe in found["probes"].as_array().expect("a list") {
         let name = probe["name"].as_str().expect("a name");
-        let ours =
-            Probe::ALL.into_iter().any(|ours| ours.is_of_our_driver() && ours.name() == name);
-        assert_eq!(probe["available"], !ours, "{probe}");
+        let is = |kind: fn(Probe) -> bool| {
+            Probe::ALL.into_iter().any(|known| kind(known) && known.name() == name)
+        };
+        let (ours, on_demand) = (is(Probe::is_of_our_driver), is(Probe::is_on_demand));
+        assert_eq!(probe["available"], !ours && !on_demand, "{probe}");
+        assert_eq!(probe["needed"], !ours && !on_demand, "{probe}");
         let mends = probe["remedy"].as_str().is_some_and(|remedy| remedy.contains("modprobe"));
         assert_eq!(mends, ours, "{probe}");
     }
@@ -174,12 +177,13 @@ fn assert_sees_migrations(agent: &Agent) {
     assert_eq!(after.sum("vfio_migration_device_info", &info), Some(2.0));
 }
 
-fn start() -> Agent {
-    Agent::start(SocketAddr::from(LISTEN)).expect("it starts")
+fn start(mode: &str) -> Agent {
+    let words = ["--privileges", mode];
+    Agent::start_with(SocketAddr::from(LISTEN), &words).expect("it starts")
 }
 
 fn dropped() {
-    let agent = start();
+    let agent = start("drop-now");
     wait_for_none(&agent);
     assert_sees_migrations(&agent);
     assert_sees_migrations(&agent);
@@ -187,12 +191,11 @@ fn dropped() {
     agent.stop().expect("it stops");
 }
 
-fn attached_later() {
-    module::unload();
-    let agent = start();
+/// Waits until the thread that attaches has what that takes, and no other has anything.
+fn wait_for_attach_only(agent: &Agent) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let left = capabilities(&agent);
+        let left = capabilities(agent);
         let of_sampler = |name: &str| name.starts_with("sampler/");
         if left.iter().all(|(name, set)| *set == if of_sampler(name) { ATTACH } else { 0 }) {
             break;
@@ -200,15 +203,27 @@ fn attached_later() {
         assert!(Instant::now() < deadline, "{left:x?}");
         sleep(Duration::from_millis(50));
     }
+}
+
+fn attached_later() {
+    module::unload();
+    let agent = start("drop");
+    wait_for_attach_only(&agent);
     module::reload(&[]);
-    wait_for_none(&agent);
+    let deadline = Instant::now() + PATIENCE;
+    while !agent.get("/readyz").expect("it answers").contains("probe state: attached") {
+        assert!(Instant::now() < deadline, "the tracepoints are there");
+        sleep(Duration::from_millis(50));
+    }
     assert_sees_migrations(&agent);
+    // Devices of any driver come and go: what attaching takes is kept for them.
+    wait_for_attach_only(&agent);
     agent.stop().expect("it stops");
 }
 
 fn off_for_good() {
     fs::write(UNPRIVILEGED_BPF, "1").expect("a setting");
-    let agent = start();
+    let agent = start("drop-now");
     wait_for_none(&agent);
     assert_sees_migrations(&agent);
     agent.stop().expect("it stops");
