@@ -146,7 +146,8 @@ pub fn run(config: Config) -> Result<(), AgentError> {
         kept,
         Holder::new(mode),
         pulse.clone(),
-    );
+    )
+    .with_own_driver(settings.own_driver);
     let (tell, sampler_ended) = oneshot::channel();
     start_sampler(sampler, stopped.clone(), tell).map_err(AgentError::Serve)?;
     if mode != Mode::Keep {

@@ -14,8 +14,9 @@ use crate::{
     host::Paths,
     probes::{
         Standing, all_missing,
-        attach::{Attacher, Missing},
+        attach::{Attacher, Missing, OwnDriver},
         load::load,
+        regions,
     },
 };
 use migscope_abi::probe::{Probe, Target};
@@ -65,7 +66,7 @@ pub fn check(paths: &Paths, object: Option<&[u8]>) -> Findings {
     let standing = match load(object) {
         Ok(mut loaded) => {
             let mut standing = Standing::new();
-            Attacher::new(paths.clone(), loaded.refused).attach(
+            Attacher::new(paths.clone(), OwnDriver::default(), loaded.refused).attach(
                 &mut loaded.ebpf,
                 &mut loaded.maps,
                 &mut standing,
@@ -85,6 +86,13 @@ fn where_to(probe: &Probe) -> String {
         Target::Return(function) => format!("function {function}, return"),
         Target::DataFileEntry(op) => format!("{} of files for device data, entry", op.field()),
         Target::DataFileReturn(op) => format!("{} of files for device data, return", op.field()),
+        Target::RegionEntry(_) => {
+            format!("function {}, entry", regions::functions(*probe).join(", "))
+        }
+        Target::RegionTail => "called by region_return".into(),
+        Target::RegionReturn => {
+            format!("functions {}, return", regions::functions(*probe).join(", "))
+        }
     }
 }
 

@@ -17,7 +17,8 @@ mod settings;
 mod size;
 
 pub use layer::{
-    Latency, Layer, Log, Migration, Path, Record, Series, Web, WebConfig, WebPath, log_interval,
+    Latency, Layer, Log, Migration, Path, Probes, Record, Series, Web, WebConfig, WebPath,
+    log_interval,
 };
 pub use settings::{Change, Settings};
 pub use size::{Size, size};

@@ -15,10 +15,10 @@ use crate::device_key::DeviceKey;
 use crate::{
     event::StateChange,
     metrics::Remaining,
-    state::{Protocol, State, told_by},
+    state::{Protocol, Seen, State, is_closed, told_by},
 };
 use migscope_abi::{
-    ring::{DeviceSums, Left, STATE_CLOSED},
+    ring::{DeviceSums, Left},
     state::Cause,
 };
 
@@ -88,6 +88,15 @@ impl Device {
         self.protocol
     }
 
+    /// How it is seen, as far as its sums tell.
+    pub fn seen(&self) -> Seen {
+        match (&self.sums, self.protocol) {
+            (Some(sums), _) => Seen::of(sums),
+            (None, Protocol::V2) => Seen::V2,
+            (None, Protocol::Region) => Seen::Tracepoints,
+        }
+    }
+
     /// Its sums, as last read.
     pub fn sums(&self) -> Option<&DeviceSums> {
         self.sums.as_ref()
@@ -128,7 +137,7 @@ impl Device {
                     self.protocol = protocol;
                     Standing::In(state, sums.last_seen_ns)
                 }
-                None if sums.state == STATE_CLOSED => Standing::Closed(sums.last_seen_ns),
+                None if is_closed(&sums) => Standing::Closed(sums.last_seen_ns),
                 None => Standing::Unknown,
             };
         }
@@ -201,6 +210,7 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use migscope_abi::ring::STATE_CLOSED;
 
     fn change(from: State, now: State, cause: Cause, at_ns: u64) -> StateChange {
         StateChange {

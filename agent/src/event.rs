@@ -6,18 +6,18 @@
 
 use crate::device_key::DeviceKey;
 use crate::dirty::{Source, Told};
-use crate::state::{Protocol, State, told_by};
+use crate::state::{Protocol, State, is_closed, told_by};
 use migscope_abi::{
     dirty::Outcome,
     machine::MachineRecord,
     region::Field,
     ring::{
         ConductCounts as ConductCountsRecord, ConductRecord, DeviceSums, DirtyQueryRecord,
-        ErrorRecord, Header, Kind, MigStateRecord, STATE_CLOSED, StateRecord,
+        ErrorRecord, Header, Kind, MigStateRecord, StateRecord,
     },
     rule::Rule,
     state::{Cause, State as RegionState},
-    v2::MigState,
+    v2::{MigState, NO_STATE},
     watch::conduct::Conduct as ConductRule,
 };
 use zerocopy::FromBytes;
@@ -268,19 +268,23 @@ fn state_change(record: &StateRecord) -> Result<StateChange, BadRecord> {
     let now = region_state(event.now)?;
     let cause = Cause::try_from(event.cause).map_err(BadRecord::Cause)?;
     // The probe writes the state into the sums before it copies them; without room for the sums it copies others.
-    let told = if cause == Cause::Close { STATE_CLOSED } else { u64::from(event.now) };
+    let sums_hold = match cause {
+        Cause::Close => is_closed(sums),
+        _ => told_by(sums) == Some((now, Protocol::Region)),
+    };
     Ok(StateChange {
         device: DeviceKey(event.device),
         at_ns: header.monotonic_ns,
         tgid: header.tgid,
         protocol: Protocol::Region,
-        from: region_state(event.from)?,
+        // Of a device that is seen from outside nobody may have told what was before: this is the first that is known.
+        from: if event.from == NO_STATE { now } else { region_state(event.from)? },
         requested: region_state(event.requested).ok(),
         now,
         cause,
         duration_ns: event.duration_ns,
         result: event.result,
-        sums: (sums.state == told).then_some(*sums),
+        sums: sums_hold.then_some(*sums),
     })
 }
 
@@ -301,7 +305,7 @@ fn mig_state_change(record: &MigStateRecord) -> Result<StateChange, BadRecord> {
     let now = state(*now)?;
     let cause = Cause::try_from(*cause).map_err(BadRecord::Cause)?;
     let sums_hold = match cause {
-        Cause::Close => sums.state == STATE_CLOSED,
+        Cause::Close => is_closed(sums),
         _ => told_by(sums).is_some_and(|(told, _)| told == now),
     };
     Ok(StateChange {
@@ -367,7 +371,8 @@ mod tests {
     use super::*;
     use migscope_abi::{
         machine::{MachineSums, Tracker},
-        ring::STATE_UNKNOWN,
+        outside::{CLOSED, StateWord},
+        ring::{STATE_CLOSED, STATE_UNKNOWN},
         trace,
     };
     use proptest::prelude::*;
@@ -416,6 +421,20 @@ mod tests {
         let mut record = record();
         record.event.cause = Cause::Close as u32;
         record.sums.state = STATE_CLOSED;
+        assert!(state_change(&record).sums.is_some());
+    }
+
+    #[test]
+    fn a_device_that_is_seen_from_outside_may_come_from_nowhere() {
+        let mut record = record();
+        record.event.from = NO_STATE;
+        record.sums.state = StateWord { state: 3, unseen: 2 }.word();
+        let change = state_change(&record);
+        assert_eq!((change.from, change.now), (State::PreCopy, State::PreCopy));
+        assert!(change.sums.is_some());
+        record.event.cause = Cause::Close as u32;
+        assert_eq!(state_change(&record).sums, None, "these are of before");
+        record.sums.state = StateWord { state: CLOSED, unseen: 2 }.word();
         assert!(state_change(&record).sums.is_some());
     }
 

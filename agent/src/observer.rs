@@ -36,7 +36,7 @@ use crate::{
         pairing::{Pair, Pairing},
         report::Report,
     },
-    state::{State, protocol_of},
+    state::{Seen, State},
 };
 use migscope_abi::{
     ring::{DeviceSums, Kind},
@@ -209,7 +209,7 @@ impl Observer {
     /// Takes in which probes are there.
     pub fn probes(&mut self, standing: Standing) {
         self.feed(|| Input::Probes(standing.clone()));
-        let sees_states = |coverage: &Coverages| coverage.region.state || coverage.v2.state;
+        let sees_states = |all: &Coverages| all.region.state || all.outside.state || all.v2.state;
         let state_before = sees_states(&self.coverage);
         self.coverage = Coverages::of_probes(&standing);
         if sees_states(&self.coverage) && !state_before {
@@ -327,7 +327,7 @@ impl Observer {
         }
         let first_new = self.next_session;
         let mut next_session = first_new;
-        let coverage = self.coverage.of(change.protocol);
+        let coverage = self.coverage.of_change(change);
         let loss_window = self.loss_window.clone();
         // A machine of which there is no record was told nothing yet.
         let told = self.told.take().filter(|told| told.device == change.device);
@@ -569,7 +569,7 @@ impl Observer {
     }
 
     fn device_sampled(&mut self, device: DeviceKey, sums: DeviceSums, at_ns: u64) {
-        let (settled_ns, coverage) = (self.settled_ns, self.coverage.of(protocol_of(&sums)));
+        let (settled_ns, coverage) = (self.settled_ns, self.coverage.of(Seen::of(&sums)));
         let mut next_session = self.next_session;
         let watched = self.watched(device);
         watched.device.sampled(sums);
@@ -660,7 +660,7 @@ impl Observer {
                 pid: device.tgid(),
                 pending_bytes: device
                     .pending_bytes()
-                    .filter(|_| self.coverage.of(device.protocol()).access),
+                    .filter(|_| self.coverage.of(device.seen()).access),
                 states_ns: device
                     .stayed_ns()
                     .map(|(state, ns)| (state.name().into(), ns))

@@ -4,8 +4,8 @@
 //! ```text
 //!   start, root ──┬─ no new privileges, Landlock, seccomp: the whole process, before there is a second thread
 //!                 │
-//!                 ├─ sampler thread   all ── first try ──▶ CAP_BPF, CAP_PERFMON ── every probe attached ──▶ none
-//!                 │                                        while a probe is missing                         │
+//!                 ├─ sampler thread   all ── first try ──▶ CAP_BPF, CAP_PERFMON ── told to (drop-now) ─────▶ none
+//!                 │                                        while a probe may come                           │
 //!                 └─ every other      none, from the start                             seccomp: no more BPF programs, for all threads
 //! ```
 //!
@@ -40,9 +40,9 @@ use tracing::{debug, info, warn};
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// All are given up once every probe is attached; until then CAP_BPF and CAP_PERFMON are kept, to try again.
+    /// One thread keeps CAP_BPF and CAP_PERFMON, for probes that come and go with devices and drivers; all others are given up.
     Drop,
-    /// All are given up after the first try; a probe that was missing stays missing.
+    /// All are given up after the first try; a probe that was missing or had nothing to do stays so.
     DropNow,
     /// None is given up, for debugging.
     Keep,
@@ -119,7 +119,9 @@ impl Holder {
             (Mode::Drop, false) if self.held == Held::All => {
                 capabilities::keep_only(attach)?;
                 self.held = Held::ToAttach;
-                info!("probes are missing: CAP_BPF and CAP_PERFMON are kept, to try again");
+                info!(
+                    "probes come and go: CAP_BPF and CAP_PERFMON are kept by the thread that attaches them"
+                );
             }
             (Mode::Drop, false) => {}
             (Mode::Drop | Mode::DropNow, _) if self.held != Held::Settled => {

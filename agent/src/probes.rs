@@ -17,6 +17,7 @@ pub mod logs;
 pub mod maps;
 pub mod object;
 pub mod operations;
+pub mod regions;
 pub mod ring;
 pub mod stats;
 mod trackers;

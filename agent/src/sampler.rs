@@ -7,6 +7,8 @@
 //!      ▲ why not │                       every 250 ms ───▶ the same, then the maps
 //!      │         │                       every 50 ms ────▶ the sums of the devices, while a session runs
 //!      └─────────┘                       every 5 s ──────▶ retire devices that are gone
+//!
+//!   a device with a migration region is opened or closed ── within 250 ms ──▶ probes of accesses attached or detached
 //! ```
 //!
 //! The maps are read by the clock alone: that takes a hundred system calls, which a busy ring must not multiply. What is exact in
@@ -20,7 +22,7 @@ use crate::{
     privilege::{Holder, Mode, PrivilegeError},
     probes::{
         Standing, all_missing,
-        attach::{Attacher, Missing, chain},
+        attach::{Attacher, Missing, OwnDriver, chain},
         load::{Loaded, load},
         logs::Logs,
         maps::Maps,
@@ -31,6 +33,7 @@ use crate::{
     service::Pulse,
 };
 use aya::Ebpf;
+use migscope_abi::probe::Probe;
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
@@ -86,6 +89,7 @@ pub struct Sampler {
     observer: Shared,
     object: Option<&'static [u8]>,
     paths: Paths,
+    own_driver: OwnDriver,
     keep: watch::Receiver<Duration>,
     privileges: Holder,
     pulse: Pulse,
@@ -116,7 +120,23 @@ impl Sampler {
         privileges: Holder,
         pulse: Pulse,
     ) -> Self {
-        Self { observer, object, paths, keep, privileges, pulse, probes: None, missing: None }
+        let own_driver = OwnDriver::default();
+        Self {
+            observer,
+            object,
+            paths,
+            own_driver,
+            keep,
+            privileges,
+            pulse,
+            probes: None,
+            missing: None,
+        }
+    }
+
+    /// The same, which sees devices of our own driver in this way.
+    pub fn with_own_driver(self, own_driver: OwnDriver) -> Self {
+        Self { own_driver, ..self }
     }
 
     /// The same for a command that keeps its privileges until it ends, and serves nobody.
@@ -167,7 +187,10 @@ impl Sampler {
     /// Gives up the privileges that are no longer needed.
     fn settle(&mut self) -> Result<(), PrivilegeError> {
         let probes = self.probes.as_ref();
-        let complete = probes.is_some_and(|probes| probes.standing.values().all(Result::is_ok));
+        // Probes that come and go with devices are never all there for good.
+        let complete = probes.is_some_and(|probes| {
+            !probes.attacher.waits_for_devices() && probes.standing.values().all(Result::is_ok)
+        });
         self.privileges.settle(complete, || probes.is_none_or(|probes| probes.maps.lost().is_ok()))
     }
 
@@ -220,7 +243,7 @@ impl Sampler {
         })?;
         let stats = RunStats::enable();
         let resume_at = Instant::now();
-        let attacher = Attacher::new(self.paths.clone(), refused);
+        let attacher = Attacher::new(self.paths.clone(), self.own_driver, refused);
         let standing = Standing::new();
         Ok(Probes { ebpf, maps, ring, logs, stats, attacher, standing, resume_at })
     }
@@ -283,6 +306,21 @@ impl Sampler {
         }
         if self.privileges.may_attach() {
             self.follow_data_files();
+        }
+        self.follow_regions();
+    }
+
+    /// Attaches to accesses to migration regions while there is a device that has one.
+    fn follow_regions(&mut self) {
+        let may_attach = self.privileges.may_attach();
+        let Some(probes) = &mut self.probes else {
+            return;
+        };
+        let Probes { ebpf, maps, attacher, standing, .. } = probes;
+        if attacher.follow_regions(ebpf, maps, standing, may_attach) {
+            let attached = standing.get(&Probe::RegionReturn).is_some_and(Result::is_ok);
+            info!(attached, "accesses to migration regions");
+            lock(&self.observer).probes(standing.clone());
         }
     }
 

@@ -34,7 +34,7 @@ use crate::{
     dirty::Account,
     event::StateChange,
     probes::Standing,
-    state::{Protocol, State},
+    state::{Protocol, Seen, State, unseen_bitmaps},
 };
 use conduct::Violations;
 pub use downtime::Downtime;
@@ -129,8 +129,10 @@ pub struct Coverage {
 /// What is added up, by protocol: other probes feed it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coverages {
-    /// Of devices of our driver, which have a migration region.
+    /// Of devices of our driver, whose tracepoints tell.
     pub region: Coverage,
+    /// Of devices with a migration region of any driver.
+    pub outside: Coverage,
     /// Of devices of any driver of the v2 protocol.
     pub v2: Coverage,
 }
@@ -148,6 +150,14 @@ impl Coverages {
             call(Probe::HwptBitmap, Probe::HwptBitmapReturn),
             call(Probe::Kvm, Probe::KvmReturn) && attached(Probe::KvmSlot),
         ];
+        // Those that come and go miss nothing while they are gone.
+        let at_hand = |probe| match standing.get(&probe) {
+            Some(Ok(())) => true,
+            Some(Err(missing)) => missing.dormant,
+            None => false,
+        };
+        let accesses = [Probe::RegionRead, Probe::RegionWrite, Probe::RegionReturn];
+        let outside = ioctls && accesses.into_iter().all(at_hand);
         Self {
             region: Coverage {
                 data: attached(Probe::Data),
@@ -156,6 +166,16 @@ impl Coverages {
                 access: attached(Probe::RegionAccess),
                 errors: attached(Probe::Error),
                 state: attached(Probe::State),
+                trackers,
+            },
+            outside: Coverage {
+                data: outside,
+                dirty: outside,
+                // Neither what the device's DMA does nor which rule a refusal was for can be told from outside.
+                dma: false,
+                access: outside,
+                errors: false,
+                state: outside && attached(Probe::DeviceRelease),
                 trackers,
             },
             v2: Coverage {
@@ -171,12 +191,22 @@ impl Coverages {
         }
     }
 
-    /// What of them holds for `protocol`.
-    pub fn of(&self, protocol: Protocol) -> Coverage {
-        match protocol {
-            Protocol::Region => self.region,
-            Protocol::V2 => self.v2,
+    /// What of them holds for a device that is seen in this way.
+    pub fn of(&self, seen: Seen) -> Coverage {
+        match seen {
+            Seen::Tracepoints => self.region,
+            Seen::Outside => self.outside,
+            Seen::V2 => self.v2,
         }
+    }
+
+    /// What of them holds for the device of a change of state.
+    pub fn of_change(&self, change: &StateChange) -> Coverage {
+        self.of(match (&change.sums, change.protocol) {
+            (Some(sums), _) => Seen::of(sums),
+            (None, Protocol::V2) => Seen::V2,
+            (None, Protocol::Region) => Seen::Tracepoints,
+        })
     }
 }
 
@@ -289,7 +319,11 @@ impl Session {
             data_bytes: difference(data, &|sums| sums.data_bytes[direction]),
             iterations: difference(data, &|sums| sums.iterations[direction]),
             dirty: match (&self.base, &self.last) {
-                (Some(base), Some(last)) if dirty => Account::from(last).since(&base.into()),
+                (Some(base), Some(last))
+                    if dirty && unseen_bitmaps(base) == unseen_bitmaps(last) =>
+                {
+                    Account::from(last).since(&base.into())
+                }
                 _ => None,
             },
             pending_bytes: self.pending_bytes(),
@@ -344,6 +378,11 @@ impl Session {
         };
         let answers = last.withheld.answers.saturating_sub(base.withheld.answers);
         Dry { answers, bytes: last.withheld.bytes }
+    }
+
+    /// Whether its device is one that is seen from outside.
+    pub fn is_seen_from_outside(&self) -> bool {
+        self.last.or(self.base).is_some_and(|sums| Seen::of(&sums) == Seen::Outside)
     }
 
     /// When the ends of the migration can be seen to meet.

@@ -11,7 +11,8 @@
 //! `include/uapi/linux/vfio.h`, without the prefix; `STOP` is `stopped`, `STOP_COPY` is `stop_and_copy`).
 
 use migscope_abi::{
-    ring::{DeviceSums, Left, STATE_V2},
+    outside::{CLOSED, StateWord},
+    ring::{DeviceSums, Left, STATE_CLOSED, STATE_V2},
     state as region,
     v2::MigState,
 };
@@ -111,6 +112,9 @@ impl From<MigState> for State {
 /// The state that the sums of a device tell, with the protocol that they tell it in; `None` where they tell none.
 pub fn told_by(sums: &DeviceSums) -> Option<(State, Protocol)> {
     let number = |number: u64| u32::try_from(number).ok();
+    if let Some(word) = StateWord::of(sums.state) {
+        return Some((region::State::try_from(word.state).ok()?.into(), Protocol::Region));
+    }
     match sums.state.checked_sub(STATE_V2) {
         None => {
             let state = region::State::try_from(number(sums.state)?).ok()?;
@@ -121,6 +125,38 @@ pub fn told_by(sums: &DeviceSums) -> Option<(State, Protocol)> {
             Some((state.into(), Protocol::V2))
         }
     }
+}
+
+/// Whether they tell that nobody has the device open.
+pub fn is_closed(sums: &DeviceSums) -> bool {
+    sums.state == STATE_CLOSED || StateWord::of(sums.state).is_some_and(|word| word.state == CLOSED)
+}
+
+/// How a device is seen, which decides what can be known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// By our driver's tracepoints.
+    Tracepoints,
+    /// By what its user does with its migration region.
+    Outside,
+    /// By what its user does by the v2 protocol.
+    V2,
+}
+
+impl Seen {
+    /// How the device of these sums is seen.
+    pub fn of(sums: &DeviceSums) -> Self {
+        match protocol_of(sums) {
+            Protocol::V2 => Self::V2,
+            Protocol::Region if StateWord::of(sums.state).is_some() => Self::Outside,
+            Protocol::Region => Self::Tracepoints,
+        }
+    }
+}
+
+/// How many bitmaps of dirty pages nobody was seen to read, up to 255: while there were none, all dirty pages are known.
+pub fn unseen_bitmaps(sums: &DeviceSums) -> u8 {
+    StateWord::of(sums.state).map_or(0, |word| word.unseen)
 }
 
 /// By which protocol the device of these sums migrates, as far as they tell.
@@ -165,7 +201,7 @@ impl Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use migscope_abi::ring::{STATE_CLOSED, STATE_UNKNOWN};
+    use migscope_abi::{outside::STATE_OUTSIDE, ring::STATE_UNKNOWN, v2::NO_STATE};
 
     #[test]
     fn sums_tell_a_state_in_the_numbers_of_its_protocol() {
@@ -175,6 +211,28 @@ mod tests {
         for nothing in [5, STATE_V2 - 1, STATE_V2 | 8, STATE_CLOSED, STATE_UNKNOWN] {
             assert_eq!(told(nothing), None, "{nothing:x}");
         }
+    }
+
+    #[test]
+    fn sums_say_how_a_device_is_seen() {
+        let seen = |state| Seen::of(&DeviceSums { state, ..DeviceSums::default() });
+        let outside = |state, unseen| StateWord { state, unseen }.word();
+        assert_eq!(seen(2), Seen::Tracepoints);
+        assert_eq!(seen(STATE_CLOSED), Seen::Tracepoints);
+        assert_eq!(seen(STATE_UNKNOWN), Seen::Tracepoints);
+        assert_eq!(seen(STATE_V2 | 2), Seen::V2);
+        for (state, told) in
+            [(3, Some(State::PreCopy)), (NO_STATE, None), (CLOSED, None), (5, None)]
+        {
+            for unseen in [0, 1, 255] {
+                let sums = DeviceSums { state: outside(state, unseen), ..DeviceSums::default() };
+                assert_eq!(Seen::of(&sums), Seen::Outside, "{state}");
+                assert_eq!(told_by(&sums), told.map(|told| (told, Protocol::Region)), "{state}");
+                assert_eq!(is_closed(&sums), state == CLOSED);
+                assert_eq!(unseen_bitmaps(&sums), unseen);
+            }
+        }
+        assert_eq!(seen(STATE_OUTSIDE | 1 << 48), Seen::Tracepoints, "no such word");
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn with_probes_missing_only_the_sampler_keeps_what_attaching_takes() {
     if ready.contains(": attached") {
         return eprintln!("not run: the probes are attached here");
     }
-    agent.hear("to try again");
+    agent.hear("kept by the thread that attaches them");
     for thread in threads(agent.pid()) {
         let expected = if thread.name == "sampler" { ATTACH } else { 0 };
         for field in ["CapEff", "CapPrm"] {

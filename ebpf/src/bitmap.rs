@@ -24,6 +24,23 @@ const GROUP_WORDS: usize = 8;
 /// there does not go with one that is not, each piece lies in one page.
 #[inline(always)]
 pub(crate) fn count(address: u64, bits: u64) -> Option<u64> {
+    let walk = look(address, bits)?;
+    // SAFETY: this CPU's own value of a per-CPU map, see `count_piece`.
+    Some(unsafe { (*walk).bits })
+}
+
+/// The same of a bitmap that was just written: `None` also if any of it cannot be read.
+#[inline(always)]
+pub(crate) fn count_written(address: u64, bits: u64) -> Option<u64> {
+    let walk = look(address, bits)?;
+    // SAFETY: as in `count`.
+    let walk = unsafe { &*walk };
+    (walk.missing == 0).then_some(walk.bits)
+}
+
+/// Goes through the bitmap; gives what was found.
+#[inline(always)]
+fn look(address: u64, bits: u64) -> Option<*const Walk> {
     let bytes = bits.div_ceil(8).saturating_add(address & (PIECE_BYTES - 1));
     let pieces = u32::try_from(bytes.div_ceil(PIECE_BYTES)).ok()?;
     if pieces > MOST_PIECES {
@@ -31,12 +48,11 @@ pub(crate) fn count(address: u64, bits: u64) -> Option<u64> {
     }
     let walk = WALK.get_ptr_mut(0)?;
     // SAFETY: this CPU's own value of a per-CPU map, see `count_piece`.
-    unsafe { walk.write(Walk { at: address, left_bits: bits, bits: 0 }) };
+    unsafe { walk.write(Walk { at: address, left_bits: bits, bits: 0, missing: 0 }) };
     let callback = count_piece as extern "C" fn(u64, *mut c_void) -> i64;
     // SAFETY: the helper calls `count_piece` with its own count and a null pointer, which it does not look at.
     let done = unsafe { bpf_loop(pieces, callback as *mut c_void, null_mut(), 0) };
-    // SAFETY: as above.
-    (done >= 0).then_some(unsafe { (*walk).bits })
+    (done >= 0).then_some(walk.cast_const())
 }
 
 /// Counts what lies in one page.
@@ -71,8 +87,10 @@ extern "C" fn count_piece(_index: u64, _nothing: *mut c_void) -> i64 {
         let callback = count_group as extern "C" fn(u64, *mut c_void) -> i64;
         #[expect(clippy::cast_possible_truncation, reason = "there are 64")]
         let groups = (last / GROUP_WORDS + 1) as u32;
-        // SAFETY: as in `count`. It fails for more turns than there are groups only.
+        // SAFETY: as in `look`. It fails for more turns than there are groups only.
         let _ = unsafe { bpf_loop(groups, callback as *mut c_void, null_mut(), 0) };
+    } else {
+        walk.missing = walk.missing.wrapping_add(1);
     }
     walk.at = walk.at.wrapping_add(whole);
     walk.left_bits = walk.left_bits.saturating_sub(bits);

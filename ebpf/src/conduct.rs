@@ -10,7 +10,7 @@ use crate::{
     maps::CONDUCT,
     sums,
 };
-use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
+use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST};
 use core::hint::black_box;
 use migscope_abi::{
     probe::Probe,
@@ -30,8 +30,12 @@ static START: Conducted = Conducted {
 
 /// Shows the watch an access; gives what is pending if the device said that it has none of it to give.
 #[inline(always)]
-pub(crate) fn accessed(ctx: &RawTracePointContext, event: &trace::RegionAccess) -> Option<u64> {
-    let conducted = conducted(Probe::RegionAccess, event.device)?;
+pub(crate) fn accessed(
+    ctx: &impl EbpfContext,
+    probe: Probe,
+    event: &trace::RegionAccess,
+) -> Option<u64> {
+    let conducted = conducted(probe, event.device)?;
     if let Some(rule) = conducted.watch.access(event) {
         let moment = Moment {
             device: event.device,
@@ -41,15 +45,15 @@ pub(crate) fn accessed(ctx: &RawTracePointContext, event: &trace::RegionAccess) 
             field: event.field,
             op: event.op,
         };
-        broken(ctx, Probe::RegionAccess, conducted, rule, &moment);
+        broken(ctx, probe, conducted, rule, &moment);
     }
     conducted.watch.withheld()
 }
 
 /// Shows the watch a change of state, before the record of it is in the ring.
 #[inline(always)]
-pub(crate) fn state_changed(ctx: &RawTracePointContext, event: &trace::State) {
-    let Some(conducted) = conducted(Probe::State, event.device) else {
+pub(crate) fn state_changed(ctx: &impl EbpfContext, probe: Probe, event: &trace::State) {
+    let Some(conducted) = conducted(probe, event.device) else {
         return;
     };
     let change = conducted.watch.state_changed(event);
@@ -62,14 +66,23 @@ pub(crate) fn state_changed(ctx: &RawTracePointContext, event: &trace::State) {
             field: Field::DeviceState as u32,
             op: Op::Write as u32,
         };
-        broken(ctx, Probe::State, conducted, rule, &moment);
+        broken(ctx, probe, conducted, rule, &moment);
     }
     if event.result >= 0 && conducted.untold != 0 {
-        tell_counts(ctx, event.device, conducted);
+        tell_counts(ctx, probe, event.device, conducted);
     }
     if change.begins {
         conducted.session = [0; Conduct::COUNT];
         conducted.untold = 0;
+    }
+}
+
+/// What happened to a device is not known in its order: its watch begins anew, and is silent until it knows where it is.
+#[inline(always)]
+pub(crate) fn lose_track(device: u64) {
+    if let Some(entry) = CONDUCT.get_ptr_mut(device) {
+        // SAFETY: a live value of the map; what another call on the device writes meanwhile is a watch that knows no more than it should.
+        unsafe { (&raw mut (*entry).watch).write(Watch::START) };
     }
 }
 
@@ -98,15 +111,15 @@ fn conducted(probe: Probe, device: u64) -> Option<&'static mut Conducted> {
         return None;
     };
     // SAFETY: `entry` is a value of the map, aligned to eight bytes and alive while the program runs, which does not keep the
-    // reference. The driver emits all records of a device under that device's lock, so no other program changes this value; user
-    // space gets copies.
+    // reference. Our driver emits all records of a device under that device's lock, so no other program changes this value; user
+    // space gets copies. Of a device of another driver nothing comes here while two calls on it are under way (`probes::outside`).
     Some(unsafe { &mut *entry })
 }
 
 /// Counts a broken rule, and tells of it now and then.
 #[inline(always)]
 fn broken(
-    ctx: &RawTracePointContext,
+    ctx: &impl EbpfContext,
     probe: Probe,
     conducted: &mut Conducted,
     rule: Conduct,
@@ -144,8 +157,8 @@ fn broken(
 
 /// Tells how often each rule was broken in this session.
 #[inline(always)]
-fn tell_counts(ctx: &RawTracePointContext, device: u64, conducted: &mut Conducted) {
-    submit::<ConductCounts>(ctx, Probe::State, Kind::ConductCounts, |entry| {
+fn tell_counts(ctx: &impl EbpfContext, probe: Probe, device: u64, conducted: &mut Conducted) {
+    submit::<ConductCounts>(ctx, probe, Kind::ConductCounts, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all three fields of it are written.
         unsafe {
             (&raw mut (*entry).header).write(header(Kind::ConductCounts));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-//! The probes: one raw-tracepoint program on each tracepoint of our driver, and kprobes for the v2 protocol of any driver and for those who tell
-//! of a machine's dirty pages.
+//! The probes: one raw-tracepoint program on each tracepoint of our driver, and kprobes for the v2 protocol and the migration region of any
+//! driver, and for those who tell of a machine's dirty pages.
 //!
 //! ```text
 //!  tracepoint      program         sums (maps)                          ring (emit)
@@ -17,6 +17,8 @@
 //!  ioctl, release
 //!  a data file's   data_file.rs     data_bytes, iterations, left
 //!  read, write …
+//!  a device's      outside.rs       all that the tracepoints state,       the same
+//!  read, write                      region_access, data, dirty_query feed
 //!  a container's   type1.rs         MACHINE_SUMS, TRACKER_*              copy of a process's sums, before a change of state
 //!  ioctl; iommufd  iommufd.rs
 //!  a VM's ioctl    kvm.rs
@@ -32,6 +34,7 @@
 )]
 #![no_main]
 
+mod accesses;
 mod bitmap;
 mod conduct;
 mod emit;

@@ -10,16 +10,18 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf},
 };
 use migscope_abi::{
     device::NAME_BYTES,
     latency::BUCKETS,
     machine::{MachineKey, MachineSums, Tracker},
+    outside::{Meaning, Outside, RegionOffsets},
     probe::Probe,
     region::{Field, Op},
     ring::{AccessKey, Conducted, DeviceSums, Lost, latency_series},
     rule::Rule,
+    trace,
     tracking::TrackingOffsets,
     v2::Offsets,
 };
@@ -51,15 +53,16 @@ pub(crate) static REFUSALS: PerCpuHashMap<u64, [u64; Rule::COUNT]> =
 pub(crate) static ACCESSES: PerCpuHashMap<AccessKey, u64> =
     PerCpuHashMap::with_max_entries(ACCESS_KEYS, 0);
 
-/// Index: `latency_series`. Accesses by duration, in the buckets of `migscope_abi::latency`.
+/// Index: `latency_series`; those of devices that are seen from outside come after all others. Accesses by duration, in the buckets of
+/// `migscope_abi::latency`.
 #[map]
 pub(crate) static LATENCY_BUCKETS: PerCpuArray<[u64; BUCKETS]> =
-    PerCpuArray::with_max_entries(LATENCY_SERIES, 0);
+    PerCpuArray::with_max_entries(2 * LATENCY_SERIES, 0);
 
-/// Index: `latency_series`. The sum of the same durations, in nanoseconds.
+/// Index: the same. The sum of the same durations, in nanoseconds.
 #[map]
 pub(crate) static LATENCY_SUM_NS: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(LATENCY_SERIES, 0);
+    PerCpuArray::with_max_entries(2 * LATENCY_SERIES, 0);
 
 /// Records for the agent.
 #[map]
@@ -135,6 +138,40 @@ pub(crate) static KEPT: LruHashMap<u32, Kept> = LruHashMap::with_max_entries(MAC
 #[map]
 pub(crate) static KVM_TOLD: LruHashMap<KvmSlot, u64> =
     LruHashMap::with_max_entries(MACHINES * 8, 0);
+/// Where the fields are that lead to regions: one entry, as `OFFSETS`.
+#[map]
+pub(crate) static REGION_OFFSETS: Array<RegionOffsets> = Array::with_max_entries(1, 0);
+
+/// Key: `DeviceKey`. Open devices with a migration region that no tracepoint tells of. While there is one the agent has the probes of
+/// accesses attached.
+#[map]
+pub(crate) static REGIONS: HashMap<u64, Outside> = HashMap::with_max_entries(DEVICES, 0);
+
+/// The number of the present watch of accesses, which the agent writes once their probes are attached; 0 while they are not.
+#[map]
+pub(crate) static REGION_WATCH: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The lowest position of a region in its device's file, plus one; 0 while there was none. Other regions of a device lie below it, and
+/// most accesses are to them.
+#[map]
+pub(crate) static REGION_FLOOR: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Key: thread. The access to a region that it is in, or the registering of one.
+#[map]
+pub(crate) static REGION_CALLS: HashMap<u64, RegionCall> = HashMap::with_max_entries(CALLS, 0);
+
+/// Room for the access that a program looks at. What is put there is any number for the verifier from then on, which so follows each part
+/// of the program once, and not all ways through one part for each through the other.
+#[map]
+pub(crate) static REGION_ROOM: PerCpuArray<RegionRoom> = PerCpuArray::with_max_entries(1, 0);
+
+/// Key: thread. The piece of a bitmap that it has just read.
+#[map]
+pub(crate) static BITMAP_READS: HashMap<u64, BitmapRead> = HashMap::with_max_entries(CALLS, 0);
+
+/// The program that counts the bits of it, which `region_return` goes on with; none where the kernel does not run it.
+#[map]
+pub(crate) static REGION_TAIL: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Room for a piece of a process's bitmap.
 #[map]
@@ -233,6 +270,47 @@ pub(crate) struct Walk {
     pub(crate) left_bits: u64,
     /// Bits that are set.
     pub(crate) bits: u64,
+    /// Pieces that could not be read.
+    pub(crate) missing: u64,
+}
+
+/// An access to a region that has begun, or the registering of one.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct RegionCall {
+    pub(crate) device: u64,
+    /// Where the bytes are, in the process.
+    pub(crate) buffer: u64,
+    pub(crate) began_ns: u64,
+    /// Offset in the region; of one that is registered, where it lies in the device's file.
+    pub(crate) offset: u64,
+    /// Bytes asked for; of one that is registered, its length.
+    pub(crate) bytes: u64,
+    /// What is written, if it is a register.
+    pub(crate) value: u64,
+    /// `Op`.
+    pub(crate) op: u32,
+    /// 1 if `value` could be read.
+    pub(crate) readable: u32,
+}
+
+/// An access, and what it came to.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct RegionRoom {
+    pub(crate) event: trace::RegionAccess,
+    pub(crate) meaning: Meaning,
+}
+
+/// A piece of a bitmap of a region that was read.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct BitmapRead {
+    pub(crate) device: u64,
+    /// Where it is now, in the process.
+    pub(crate) buffer: u64,
+    /// How many bits of it are new.
+    pub(crate) bits: u64,
 }
 
 /// A file that carries device data.
@@ -259,7 +337,8 @@ pub(crate) struct V2Device {
 }
 
 /// One for each field and direction; the last index is that of the last field, written.
-const LATENCY_SERIES: u32 = latency_series(entries(Field::COUNT) - 1, entries(Op::COUNT) - 1) + 1;
+pub(crate) const LATENCY_SERIES: u32 =
+    latency_series(entries(Field::COUNT) - 1, entries(Op::COUNT) - 1) + 1;
 
 /// A count of the ABI, as maps take it.
 #[expect(clippy::cast_possible_truncation, reason = "the ABI counts a dozen of anything")]

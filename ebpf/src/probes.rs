@@ -6,5 +6,6 @@ mod device_ioctl;
 mod dirty;
 mod iommufd;
 mod kvm;
+mod outside;
 mod region;
 mod type1;

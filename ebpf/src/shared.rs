@@ -10,6 +10,7 @@ use aya_ebpf::EbpfContext;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::mem::offset_of;
 use migscope_abi::{
+    outside::StateWord,
     probe::Probe,
     ring::{DeviceSums, STATE_V2},
     v2::{MigState, NO_STATE},
@@ -75,10 +76,8 @@ impl Shared {
     /// Adds to the number at `offset`.
     #[inline(always)]
     pub(crate) fn add(self, offset: usize, amount: u64) {
-        // SAFETY: as in `get`. Without its result it is one instruction.
-        unsafe {
-            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.number(offset), amount)
-        };
+        // SAFETY: as in `get`.
+        unsafe { add(self.number(offset), amount) };
     }
 
     /// Something was seen of the device now.
@@ -101,6 +100,25 @@ impl Shared {
         self.set(offset_of!(DeviceSums, state), STATE_V2 | u64::from(state));
     }
 
+    /// It is seen from outside, and in this state now.
+    #[inline(always)]
+    pub(crate) fn set_region_state(self, state: u32) {
+        let unseen = self.unseen_bitmaps();
+        self.set(offset_of!(DeviceSums, state), StateWord { state, unseen }.word());
+    }
+
+    /// A bitmap of it was asked for and will not be seen.
+    #[inline(always)]
+    pub(crate) fn bitmap_unseen(self, state: u32) {
+        let unseen = self.unseen_bitmaps().saturating_add(1);
+        self.set(offset_of!(DeviceSums, state), StateWord { state, unseen }.word());
+    }
+
+    #[inline(always)]
+    fn unseen_bitmaps(self) -> u8 {
+        StateWord::of(self.get(offset_of!(DeviceSums, state))).map_or(0, |word| word.unseen)
+    }
+
     /// Another stay in a state begins.
     #[inline(always)]
     pub(crate) fn begin_stay(self) {
@@ -108,4 +126,15 @@ impl Shared {
             self.set(offset_of!(DeviceSums, stay) + 8 * number, 0);
         }
     }
+}
+
+/// Adds to a number that other CPUs may change at the same time. Without the result it is one instruction.
+///
+/// # Safety
+///
+/// `number` is one of a live value of a map, aligned to eight bytes.
+#[inline(always)]
+pub(crate) unsafe fn add(number: *mut u64, amount: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(number, amount) };
 }

@@ -20,6 +20,16 @@ const MODULE: &str = "vfio_mediate.ko";
 pub(crate) const PROVIDER: &str = "tests/vm/provider";
 const PROVIDER_MODULE: &str = "mediate_testdev.ko";
 
+/// The folder of the driver with a migration region that knows nothing of ours.
+pub(crate) const REGION: &str = "tests/vm/region";
+const REGION_MODULE: &str = "region_testdev.ko";
+
+/// Builds that driver against a kernel's build tree, and returns the variable that tells tests where it is.
+pub(crate) fn region(workspace: &Workspace, tree: &Path) -> Result<(OsString, OsString)> {
+    let output = make_folder(workspace, tree, "region", REGION, &[])?;
+    Ok(("MIGSCOPE_REGION_DRIVER".into(), output.join(REGION_MODULE).into()))
+}
+
 /// Builds the module against a kernel's build tree; returns its path.
 pub(crate) fn build(workspace: &Workspace, tree: &Path) -> Result<PathBuf> {
     let output = make(workspace, tree, &[])?;

@@ -38,8 +38,11 @@ const GUEST_TIMEOUT: Duration = Duration::from_secs(900);
 const SUSPEND_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What runs on kernels as a distribution ships them, and on which: the oldest and the newest whose mtty migrates are enough for the second.
-const STOCK: [(&str, &[Series]); 2] =
-    [(matrix::TESTS, &Series::ALL), (matrix::MIGRATIONS, &[Series::V6_12, Series::V7_3])];
+const STOCK: [(&str, &[Series]); 3] = [
+    (matrix::TESTS, &Series::ALL),
+    (matrix::MIGRATIONS, &[Series::V6_12, Series::V7_3]),
+    (matrix::REGIONS, &Series::ALL),
+];
 
 /// Runs everything.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
@@ -165,6 +168,7 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
             // Its tests say themselves that they were not run.
             Err(error) => eprintln!("there is no QEMU 10: {error:#}"),
         }
+        environment.push(build_driver::region(workspace, &tree)?);
         let debug = Kernel::ensure(workspace, Variant::Debug)?;
         let debug_driver = build_driver::build(workspace, &debug.build_tree())?;
         let guests = [(kernel, driver), (debug, debug_driver)];

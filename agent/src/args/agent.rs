@@ -4,11 +4,12 @@
 use crate::{
     agent::{self, Config},
     config::{
-        self, ConfigError, Latency, Layer, Migration, Record, Series, Settings, Web, WebConfig,
-        WebPath,
+        self, ConfigError, Latency, Layer, Migration, Probes, Record, Series, Settings, Web,
+        WebConfig, WebPath,
     },
     logging,
     privilege::Mode,
+    probes::attach::OwnDriver,
     web::{address::ListenAddress, live::Live},
 };
 use clap::Args;
@@ -66,6 +67,10 @@ pub(super) struct Flags {
     /// [default: 300ms]
     #[arg(long = "migration.downtime-budget", value_name = "DURATION", value_parser = humantime::parse_duration)]
     downtime_budget: Option<Duration>,
+    /// How devices of the driver vfio_mediate are seen: by its tracepoints, which tell more, or by the functions of vfio, as those of any
+    /// other driver. [default: tracepoints]
+    #[arg(long = "probes.own-driver", value_enum, value_name = "HOW")]
+    own_driver: Option<OwnDriver>,
     /// Record everything that is seen, into files in this folder: agent.migscope, and older ones in agent.migscope.1 to .3. `migscope
     /// report` reads them.
     #[arg(long = "record.dir", value_name = "FOLDER")]
@@ -121,6 +126,7 @@ impl Flags {
             latency_log,
             latency_log_interval,
             downtime_budget,
+            own_driver,
             record_dir,
             record_max_size,
             privileges,
@@ -137,6 +143,7 @@ impl Flags {
             series: Series { keep },
             latency: Latency { log: latency_log, log_interval: latency_log_interval },
             migration: Migration { downtime_budget },
+            probes: Probes { own_driver },
             record: Record { dir: record_dir, max_size: record_max_size },
             privileges,
             ..global
@@ -199,6 +206,7 @@ mod tests {
             humantime::format_duration(standard.latency_log_interval).to_string(),
             humantime::format_duration(standard.downtime_budget).to_string(),
             config::Size(standard.record_max_bytes).to_string(),
+            standard.own_driver.to_string(),
             standard.privileges.to_string(),
         ] {
             assert!(help.contains(&format!("[default: {default}]")), "{default}: {help}");

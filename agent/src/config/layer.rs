@@ -6,6 +6,7 @@ use crate::{
     http,
     logging::{Format, Level},
     privilege::Mode,
+    probes::attach::OwnDriver,
     web::address::ListenAddress,
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -27,6 +28,8 @@ pub struct Layer {
     pub latency: Latency,
     /// What is taken for granted of migrations.
     pub migration: Migration,
+    /// How it is looked.
+    pub probes: Probes,
     /// The recording.
     pub record: Record,
     /// What becomes of the process's privileges.
@@ -106,6 +109,14 @@ pub struct Migration {
     pub downtime_budget: Option<Duration>,
 }
 
+/// `[probes]`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Probes {
+    /// How devices of our own driver are seen.
+    pub own_driver: Option<OwnDriver>,
+}
+
 /// `[record]`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -120,7 +131,7 @@ pub struct Record {
 impl Layer {
     /// What this layer says, else what `other` says.
     pub fn or(self, other: Self) -> Self {
-        let Self { log, path, web, series, latency, migration, record, privileges } = self;
+        let Self { log, path, web, series, latency, migration, probes, record, privileges } = self;
         let Web { listen_address, systemd_socket, telemetry_path, max_requests, config } = web;
         Self {
             log: Log {
@@ -147,6 +158,7 @@ impl Layer {
             migration: Migration {
                 downtime_budget: migration.downtime_budget.or(other.migration.downtime_budget),
             },
+            probes: Probes { own_driver: probes.own_driver.or(other.probes.own_driver) },
             record: Record {
                 dir: record.dir.or(other.record.dir),
                 max_size: record.max_size.or(other.record.max_size),
@@ -158,7 +170,7 @@ impl Layer {
     /// Whether it leaves nothing to others.
     #[cfg(test)]
     pub(super) fn is_full(&self) -> bool {
-        let Self { log, path, web, series, latency, migration, record, privileges } = self;
+        let Self { log, path, web, series, latency, migration, probes, record, privileges } = self;
         let Web { listen_address, systemd_socket, telemetry_path, max_requests, config } = web;
         log.level.is_some()
             && log.format.is_some()
@@ -173,6 +185,7 @@ impl Layer {
             && latency.log.is_some()
             && latency.log_interval.is_some()
             && migration.downtime_budget.is_some()
+            && probes.own_driver.is_some()
             && record.dir.is_some()
             && record.max_size.is_some()
             && privileges.is_some()

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! All the settings, each with its value.
 
-use super::{Layer, Log, Path, Series, Size, Web, WebConfig, WebPath};
+use super::{Layer, Log, Path, Probes, Series, Size, Web, WebConfig, WebPath};
 use crate::{
     convergence::DEFAULT_DOWNTIME_BUDGET_NS,
     host::Paths,
     logging::{Format, Level},
     privilege::Mode,
+    probes::attach::OwnDriver,
     web::address::ListenAddress,
 };
 use std::{fmt, path::PathBuf, time::Duration};
@@ -38,6 +39,8 @@ pub struct Settings {
     pub latency_log_interval: Duration,
     /// Downtime that the VMMs of this host allow.
     pub downtime_budget: Duration,
+    /// How devices of our own driver are seen.
+    pub own_driver: OwnDriver,
     /// The folder that is recorded into.
     pub record_dir: Option<PathBuf>,
     /// Size that all files of the recording have together, about, in bytes.
@@ -81,6 +84,7 @@ impl Settings {
             latency_log,
             latency_log_interval,
             downtime_budget,
+            own_driver,
             record_dir,
             record_max_bytes,
             privileges,
@@ -94,6 +98,7 @@ impl Settings {
                 *latency_log_interval != new.latency_log_interval,
                 Change::Restart("latency.log-interval"),
             ),
+            (*own_driver != new.own_driver, Change::Restart("probes.own-driver")),
             (*record_dir != new.record_dir, Change::Restart("record.dir")),
             (*record_max_bytes != new.record_max_bytes, Change::Restart("record.max-size")),
             (*log_format != new.log_format, Change::Restart("log.format")),
@@ -112,7 +117,9 @@ impl Settings {
 
 impl From<Layer> for Settings {
     fn from(layer: Layer) -> Self {
-        let Layer { log, path, web, series, latency, migration, record, privileges } = layer;
+        let Layer { log, path, web, series, latency, migration, probes, record, privileges } =
+            layer;
+        let Probes { own_driver } = probes;
         let Log { level, format } = log;
         let Path { sysfs, procfs } = path;
         let Web { listen_address, systemd_socket, telemetry_path, max_requests, config } = web;
@@ -139,6 +146,7 @@ impl From<Layer> for Settings {
             downtime_budget: migration
                 .downtime_budget
                 .unwrap_or(Duration::from_nanos(DEFAULT_DOWNTIME_BUDGET_NS)),
+            own_driver: own_driver.unwrap_or_default(),
             record_dir: record.dir.filter(|path| !path.as_os_str().is_empty()),
             record_max_bytes: record.max_size.unwrap_or(100 << 20),
             privileges: privileges.unwrap_or(Mode::Drop),
@@ -172,6 +180,7 @@ impl fmt::Display for Settings {
         }
         writeln!(f, "log-interval = {}", duration(self.latency_log_interval))?;
         writeln!(f, "\n[migration]\ndowntime-budget = {}", duration(self.downtime_budget))?;
+        writeln!(f, "\n[probes]\nown-driver = {}", quoted(&self.own_driver))?;
         writeln!(f, "\n[record]")?;
         if let Some(path) = &self.record_dir {
             writeln!(f, "dir = {}", quoted(&path.display()))?;
@@ -206,13 +215,13 @@ mod tests {
                     telemetry-path = \"/m\"\nmax-requests = 0\nconfig.file = \"/etc/web.yml\"\n\
                     [path]\nsysfs = \"/s\"\nprocfs = \"/p\"\n[series]\nkeep = \"1h 30s\"\n\
                     [latency]\nlog = \"/l\"\nlog-interval = \"2s\"\n\
-                    [migration]\ndowntime-budget = \"1s\"\n\
+                    [migration]\ndowntime-budget = \"1s\"\n[probes]\nown-driver = \"functions\"\n\
                     [record]\ndir = \"/r\"\nmax-size = \"8M\"\n";
         let given = settings(text);
         assert_eq!(settings(&given.to_string()), given);
         assert_eq!(settings(&settings("").to_string()), settings(""));
         let changed = given.changes(&settings(""));
-        assert_eq!(changed.len(), 16, "every setting differs: {changed:?}");
+        assert_eq!(changed.len(), 17, "every setting differs: {changed:?}");
         assert_eq!(given.changes(&given), []);
     }
 }

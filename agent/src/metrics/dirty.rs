@@ -13,13 +13,15 @@ use crate::{
     latency::CALL,
     sample::Sample,
     session::Coverages,
-    state::protocol_of,
+    state::{Seen, protocol_of, unseen_bitmaps},
 };
 use migscope_abi::{dirty::Outcome, machine::Tracker, trace::DmaDirection};
 use std::collections::BTreeMap;
 
 /// When there is no series of dirty pages.
 const ABSENT: &str = "while the probes of the source are missing, and for type1, iommufd and kvm before they were asked";
+/// The same of what bitmaps tell.
+const UNSEEN: &str = "while the probes of the source are missing, for type1, iommufd and kvm before they were asked, and for region once a bitmap was not seen";
 
 /// Families of dirty pages.
 pub struct DirtyFamilies {
@@ -44,7 +46,7 @@ impl DirtyFamilies {
                         Label::device(),
                         Label::one_of("source", Source::ALL.map(Source::name)),
                     ],
-                    absent: ABSENT,
+                    absent: UNSEEN,
                 },
             ),
             bytes: Numbers::counters(
@@ -56,7 +58,7 @@ impl DirtyFamilies {
                         Label::device(),
                         Label::one_of("source", Source::ALL.map(Source::name)),
                     ],
-                    absent: ABSENT,
+                    absent: UNSEEN,
                 },
             ),
             queries: Numbers::counters(
@@ -91,7 +93,7 @@ impl DirtyFamilies {
                         Label::device(),
                         Label::one_of("direction", DmaDirection::ALL.map(DmaDirection::name)),
                     ],
-                    absent: "while the probe dma is missing",
+                    absent: "while the probe dma is missing, and for devices of other drivers than ours",
                 },
             ),
             dma_bytes: Numbers::counters(
@@ -103,7 +105,7 @@ impl DirtyFamilies {
                         Label::device(),
                         Label::one_of("direction", DmaDirection::ALL.map(DmaDirection::name)),
                     ],
-                    absent: "while the probe dma is missing",
+                    absent: "while the probe dma is missing, and for devices of other drivers than ours",
                 },
             ),
         }
@@ -114,11 +116,13 @@ impl DirtyFamilies {
         for (device, sums) in &sample.devices {
             let device = device.to_string();
             let protocol = protocol_of(sums);
-            let (source, coverage) = (Source::of(protocol).name(), coverages.of(protocol));
+            let (source, coverage) = (Source::of(protocol).name(), coverages.of(Seen::of(sums)));
             if coverage.dirty {
                 let account = Account::from(sums);
-                self.pages.set([&device, source], number(account.pages));
-                self.bytes.set([&device, source], number(account.bytes));
+                // Of a bitmap that nobody was seen to read the pages are unknown, and so is their sum from then on.
+                let known = unseen_bitmaps(sums) == 0;
+                self.pages.set_known([&device, source], known.then(|| number(account.pages)));
+                self.bytes.set_known([&device, source], known.then(|| number(account.bytes)));
                 for outcome in Outcome::ALL {
                     let queries = number(account.queries.of(outcome));
                     self.queries.set([&device, source, outcome.name()], queries);

@@ -8,12 +8,7 @@ use super::{
     number,
 };
 use crate::device_key::DeviceKey;
-use crate::{
-    latency::CALL,
-    sample::Sample,
-    session::Coverages,
-    state::{Protocol, protocol_of},
-};
+use crate::{latency::CALL, sample::Sample, session::Coverages, state::Seen};
 use migscope_abi::{
     region::{Field, Op},
     rule::Rule,
@@ -48,7 +43,7 @@ impl RegionFamilies {
                         Label::device(),
                         Label::one_of("direction", DataDirection::ALL.map(DataDirection::name)),
                     ],
-                    absent: "while the probe data is missing",
+                    absent: "while the probe that would tell of it is missing: data, region_return, data_read or data_write",
                 },
             ),
             iterations: Numbers::counters(
@@ -57,7 +52,7 @@ impl RegionFamilies {
                     name: "vfio_migration_iterations_total",
                     help: "Buffers of device data moved, in either direction.",
                     labels: [Label::device()],
-                    absent: "while the probe data is missing",
+                    absent: "while the probe that would tell of it is missing: data, region_return, data_read or data_write",
                 },
             ),
             accesses: Numbers::counters(
@@ -71,7 +66,7 @@ impl RegionFamilies {
                         Label::one_of("op", Op::ALL.map(Op::name)),
                         Label::one_of("result", ["ok", "refused"]),
                     ],
-                    absent: "where it has not happened yet, and while the probe region_access is missing",
+                    absent: "where it has not happened yet, and while the probe that would tell of it is missing: region_access or region_return",
                 },
             ),
             access_duration: Latencies::histograms(
@@ -84,14 +79,14 @@ impl RegionFamilies {
                         Label::one_of("field", Field::ALL.map(Field::name)),
                         Label::one_of("op", Op::ALL.map(Op::name)),
                     ],
-                    absent: "where it has not happened yet, and while the probe region_access is missing",
+                    absent: "where it has not happened yet, and while the probe that would tell of it is missing: region_access or region_return",
                 },
             ),
             violations: Numbers::counters(
                 catalog,
                 About {
                     name: "vfio_migration_protocol_violations_total",
-                    help: "What was done against the protocol, by rule: what the driver refused, and what the watch saw.",
+                    help: "What was done against the protocol, by rule: what our driver refused, and what the watch saw of client and driver.",
                     labels: [Label::device(), Label::one_of("rule", rules())],
                     absent: "where the rule was not broken yet",
                 },
@@ -102,7 +97,7 @@ impl RegionFamilies {
     /// Shows what the probes have added up, as far as they are there.
     pub fn show(&self, sample: &Sample, coverages: &Coverages) {
         for (device, sums) in &sample.devices {
-            if coverages.of(protocol_of(sums)).data {
+            if coverages.of(Seen::of(sums)).data {
                 let device = device.to_string();
                 for (direction, bytes) in DataDirection::ALL.into_iter().zip(sums.data_bytes) {
                     self.data_bytes.set([&device, direction.name()], number(bytes));
@@ -111,9 +106,7 @@ impl RegionFamilies {
                 self.iterations.set([&device], number(iterations));
             }
         }
-        if coverages.of(Protocol::Region).access {
-            self.show_accesses(sample);
-        }
+        self.show_accesses(sample, coverages);
         // What the probes add up, and not the records: of those some are lost when somebody breaks rules in a loop.
         for (device, counts) in &sample.refusals {
             self.show_broken(*device, Rule::ALL.map(Rule::name).into_iter().zip(counts));
@@ -135,9 +128,14 @@ impl RegionFamilies {
         }
     }
 
-    fn show_accesses(&self, sample: &Sample) {
+    fn show_accesses(&self, sample: &Sample, coverages: &Coverages) {
+        let (ours, others) = (coverages.region.access, coverages.outside.access);
         for access in &sample.accesses {
             let key = access.key;
+            let sums = sample.devices.get(&DeviceKey(key.device));
+            if !sums.map_or(ours || others, |sums| coverages.of(Seen::of(sums)).access) {
+                continue;
+            }
             let (Ok(field), Ok(op)) =
                 (Field::try_from(key.field), Op::try_from(key.op_and_refused & 1))
             else {
@@ -146,6 +144,9 @@ impl RegionFamilies {
             let result = if key.op_and_refused & 2 == 0 { "ok" } else { "refused" };
             let device = DeviceKey(key.device).to_string();
             self.accesses.set([&device, field.name(), op.name(), result], number(access.count));
+        }
+        if !ours && !others {
+            return;
         }
         for ((field, op), (buckets, sum_ns)) in &sample.latencies {
             if let (Ok(field), Ok(op)) = (Field::try_from(*field), Op::try_from(*op))

@@ -7,6 +7,7 @@
 //!   operations of data files         there while a driver that migrates is loaded; see `operations`
 //!   functions of type 1, iommufd,    there while it is loaded, or built in; see `trackers`
 //!   KVM
+//!   accesses to regions              there while a device with one is open; see `regions`
 //! ```
 
 use super::{
@@ -14,6 +15,7 @@ use super::{
     kernel_types::{KernelTypes, TypesError},
     maps::{MapError, Maps},
     operations::{Operations, vfio_users},
+    regions::Regions,
     trackers::Trackers,
 };
 use crate::host::Paths;
@@ -21,11 +23,15 @@ use aya::{
     Ebpf,
     programs::{KProbe, ProgramError, RawTracePoint},
 };
-use migscope_abi::probe::{FileOp, Probe, Subsystem, Target};
-use serde::Serialize;
+use clap::ValueEnum;
+use migscope_abi::{
+    outside::{REGISTER_REGION, REGISTER_REGION_OLD},
+    probe::{FileOp, Probe, Subsystem, Target},
+};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fmt, io,
 };
 use tracing::{debug, warn};
 
@@ -54,7 +60,13 @@ const ORDER: [Probe; Probe::COUNT] = [
     Probe::KvmReturn,
     Probe::KvmSlot,
     Probe::Kvm,
+    Probe::RegionBitmap,
+    Probe::RegionReturn,
+    Probe::RegionRead,
+    Probe::RegionWrite,
     Probe::DeviceRelease,
+    Probe::RegionRegisterReturn,
+    Probe::RegionRegister,
     Probe::StateStep,
     Probe::DeviceIoctlReturn,
     Probe::DeviceIoctl,
@@ -83,15 +95,40 @@ impl Missing {
     }
 }
 
+/// How devices of our own driver are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OwnDriver {
+    /// By its tracepoints, which tell more: which rule a refusal was for, DMA, the dirty pages of a bitmap that is mapped.
+    #[default]
+    Tracepoints,
+    /// By the functions of vfio, as those of any other driver; the tracepoints are left alone.
+    Functions,
+}
+
+impl fmt::Display for OwnDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tracepoints => "tracepoints",
+            Self::Functions => "functions",
+        })
+    }
+}
+
 /// What is attached, and what is known of where to attach.
 pub struct Attacher {
     paths: Paths,
+    own_driver: OwnDriver,
     /// Programs that the kernel refused to load.
     refused: BTreeMap<Probe, Missing>,
     /// Whether the probes know the offsets of the kernel's fields.
     offsets: Result<(), Missing>,
     offsets_tried: bool,
     trackers: Trackers,
+    /// The same of the fields that lead to regions; and of those of vfio-pci-core.
+    region_offsets: Result<(), Missing>,
+    core_offsets: Result<(), Missing>,
+    regions: Regions,
     operations: Operations,
     /// Functions that a program of data files is attached to, or that refused it.
     placed: BTreeSet<(Probe, String)>,
@@ -99,7 +136,7 @@ pub struct Attacher {
 
 impl Attacher {
     /// Nothing is attached yet; `refused` are programs that could not be loaded.
-    pub fn new(paths: Paths, refused: BTreeMap<Probe, Missing>) -> Self {
+    pub fn new(paths: Paths, own_driver: OwnDriver, refused: BTreeMap<Probe, Missing>) -> Self {
         let unknown = Missing::new(
             "the module vfio is not loaded",
             "load it: modprobe vfio-pci (a running agent attaches within seconds)",
@@ -107,10 +144,14 @@ impl Attacher {
         .dormant();
         Self {
             paths,
+            own_driver,
             refused,
-            offsets: Err(unknown),
+            offsets: Err(unknown.clone()),
             offsets_tried: false,
             trackers: Trackers::default(),
+            region_offsets: Err(unknown),
+            core_offsets: Err(no_core()),
+            regions: Regions::default(),
             operations: Operations::default(),
             placed: BTreeSet::new(),
         }
@@ -120,8 +161,9 @@ impl Attacher {
     pub fn attach(&mut self, ebpf: &mut Ebpf, maps: &mut Maps, standing: &mut Standing) -> bool {
         self.learn(maps);
         self.trackers.learn(&self.paths.sysfs, maps);
-        let mut changed = false;
-        for probe in ORDER {
+        self.regions.retry();
+        let mut changed = self.follow_regions(ebpf, maps, standing, true);
+        for probe in ORDER.into_iter().filter(|probe| !probe.is_on_demand()) {
             let attached = standing.get(&probe) == Some(&Ok(()));
             let of_files =
                 matches!(probe.target(), Target::DataFileEntry(_) | Target::DataFileReturn(_));
@@ -130,7 +172,7 @@ impl Attacher {
             }
             let now = match self.refused.get(&probe) {
                 Some(missing) => Err(missing.clone()),
-                None => self.attach_one(ebpf, probe, attached),
+                None => self.attach_one(ebpf, maps, probe, attached),
             };
             changed |= standing.get(&probe) != Some(&now);
             standing.insert(probe, now);
@@ -138,12 +180,35 @@ impl Attacher {
         changed
     }
 
+    /// Attaches the probes of accesses to regions while a device is open that has one, if that can be done; tells whether anything
+    /// changed.
+    pub fn follow_regions(
+        &mut self,
+        ebpf: &mut Ebpf,
+        maps: &mut Maps,
+        standing: &mut Standing,
+        may_attach: bool,
+    ) -> bool {
+        let refused = |probe: Probe| self.refused.get(&probe).filter(|_| probe.is_on_demand());
+        let refused = Probe::ALL.into_iter().find_map(refused);
+        let ready =
+            refused.map_or_else(|| self.region_offsets.clone(), |missing| Err(missing.clone()));
+        self.regions.follow(ebpf, maps, standing, ready, may_attach)
+    }
+
+    /// Whether there are probes that come and go with devices, for which what attaching takes has to be kept.
+    pub fn waits_for_devices(&self) -> bool {
+        Probe::ALL
+            .into_iter()
+            .any(|probe| probe.is_on_demand() && !self.refused.contains_key(&probe))
+    }
+
     /// Looks for data files that were handed out and whose operations are not known, and attaches to these. Tells whether anything
     /// changed.
     pub fn follow_data_files(
         &mut self,
         ebpf: &mut Ebpf,
-        maps: &Maps,
+        maps: &mut Maps,
         standing: &mut Standing,
     ) -> bool {
         match maps.data_operations() {
@@ -158,7 +223,7 @@ impl Attacher {
                 continue;
             }
             let attached = standing.get(&probe) == Some(&Ok(()));
-            let now = self.attach_one(ebpf, probe, attached);
+            let now = self.attach_one(ebpf, maps, probe, attached);
             changed |= standing.get(&probe) != Some(&now);
             standing.insert(probe, now);
         }
@@ -177,6 +242,8 @@ impl Attacher {
             Ok(types) => types,
             Err(error) => {
                 self.offsets = Err(error.missing());
+                self.region_offsets = Err(error.missing());
+                self.core_offsets = Err(error.missing());
                 self.offsets_tried = true;
                 return;
             }
@@ -184,6 +251,10 @@ impl Attacher {
         if !self.offsets_tried {
             self.offsets_tried = true;
             self.offsets = tell_offsets(&types, maps);
+        }
+        if self.core_offsets.is_err() {
+            (self.region_offsets, self.core_offsets) =
+                tell_region_offsets(&types, maps, self.own_driver);
         }
         if let Err(error) = self.operations.read(&types, users) {
             warn!(
@@ -193,7 +264,13 @@ impl Attacher {
         }
     }
 
-    fn attach_one(&mut self, ebpf: &mut Ebpf, probe: Probe, attached: bool) -> Result<(), Missing> {
+    fn attach_one(
+        &mut self,
+        ebpf: &mut Ebpf,
+        maps: &mut Maps,
+        probe: Probe,
+        attached: bool,
+    ) -> Result<(), Missing> {
         let Some(program) = ebpf.program_mut(probe.name()) else {
             return Err(Missing::new(
                 format!("the object has no program named {}", probe.name()),
@@ -201,6 +278,7 @@ impl Attacher {
             ));
         };
         match probe.target() {
+            Target::Tracepoint(_) if self.own_driver == OwnDriver::Functions => Err(left_alone()),
             Target::Tracepoint(tracepoint) => {
                 let refused = |error| refused_tracepoint(tracepoint, &error);
                 let program: &mut RawTracePoint = program.try_into().map_err(refused)?;
@@ -220,7 +298,25 @@ impl Attacher {
                     tracker => self.trackers.known(tracker)?,
                 }
                 let program: &mut KProbe = program.try_into().map_err(refused)?;
+                if function == REGISTER_REGION {
+                    self.core_offsets.clone()?;
+                    // What it was called before.
+                    if program.attach(REGISTER_REGION_OLD, 0).is_ok() {
+                        return Ok(());
+                    }
+                }
                 program.attach(function, 0).map(drop).map_err(refused)
+            }
+            // They are attached in `follow_regions`.
+            Target::RegionEntry(_) | Target::RegionReturn => Ok(()),
+            Target::RegionTail => {
+                self.region_offsets.clone()?;
+                maps.go_on_with(program, probe).map_err(|error| {
+                    Missing::new(
+                        chain(&error),
+                        "report it: the probes do not take what the agent found",
+                    )
+                })
             }
             Target::DataFileEntry(op) | Target::DataFileReturn(op) => {
                 self.offsets.clone()?;
@@ -269,6 +365,47 @@ fn tell_offsets(types: &KernelTypes, maps: &mut Maps) -> Result<(), Missing> {
     })
 }
 
+/// Tells the probes the way to a device's driver and regions; gives what of it is missing, and what of vfio-pci-core's part.
+fn tell_region_offsets(
+    types: &KernelTypes,
+    maps: &mut Maps,
+    own_driver: OwnDriver,
+) -> (Result<(), Missing>, Result<(), Missing>) {
+    let told = types.region_offsets().map_err(|error| error.missing()).and_then(
+        |(mut offsets, with_core)| {
+            offsets.ours_are_told = u32::from(own_driver == OwnDriver::Tracepoints);
+            debug!(?offsets, with_core, "the kernel's fields that lead to regions");
+            maps.tell_region_offsets(&offsets).map(|()| with_core).map_err(|error: MapError| {
+                Missing::new(
+                    chain(&error),
+                    "report it: the probes do not take what the agent found",
+                )
+            })
+        },
+    );
+    match told {
+        Ok(true) => (Ok(()), Ok(())),
+        Ok(false) => (Ok(()), Err(no_core())),
+        Err(missing) => (Err(missing.clone()), Err(missing)),
+    }
+}
+
+fn no_core() -> Missing {
+    Missing::new(
+        "the module vfio-pci-core is not loaded",
+        "load it: modprobe vfio-pci (a running agent attaches within seconds)",
+    )
+    .dormant()
+}
+
+fn left_alone() -> Missing {
+    Missing::new(
+        "the tracepoints of vfio_mediate are left alone, as --probes.own-driver says",
+        "set it to tracepoints",
+    )
+    .dormant()
+}
+
 fn no_driver() -> Missing {
     Missing::new(
         "no driver is loaded that migrates by the v2 protocol",
@@ -296,7 +433,7 @@ fn refused_tracepoint(tracepoint: &str, error: &ProgramError) -> Missing {
 }
 
 /// Turns the kernel's answer about a function into words.
-fn refused_function(function: &str, error: &ProgramError) -> Missing {
+pub(super) fn refused_function(function: &str, error: &ProgramError) -> Missing {
     match errno(error) {
         Some(io::ErrorKind::NotFound) => Missing::new(
             format!("this kernel has no function {function} to attach to"),

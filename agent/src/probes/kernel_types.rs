@@ -19,6 +19,7 @@
 use super::attach::{Missing, chain};
 use btf_rs::{Btf, BtfType, Type};
 use migscope_abi::{
+    outside::RegionOffsets,
     probe::{FileOp, Subsystem},
     tracking::TrackingOffsets,
     v2::Offsets,
@@ -28,6 +29,10 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
 };
+
+/// Where the structure is that a PCI device's regions are kept in, and what it is called: the second before Linux 5.15.
+const CORES: [(&str, &str); 2] =
+    [("vfio_pci_core", "vfio_pci_core_device"), ("vfio_pci", "vfio_pci_device")];
 
 /// What a name of a function stands for: an operation of a file that carries device data, perhaps.
 pub type Candidates = BTreeMap<FileOp, BTreeSet<String>>;
@@ -165,6 +170,44 @@ impl KernelTypes {
             }
         }
         Ok(())
+    }
+
+    /// Where the fields are that lead from a device to its driver and to its regions; and whether those of vfio-pci-core, which may be
+    /// loaded later, are among them.
+    ///
+    /// # Errors
+    ///
+    /// [`TypesError`].
+    pub fn region_offsets(&self) -> Result<(RegionOffsets, bool), TypesError> {
+        let kernel = |structure, field| offset(&self.vmlinux, structure, field);
+        let vfio = self.module("vfio")?;
+        let vfio = vfio.as_ref().unwrap_or(&self.vmlinux);
+        let open_count = match offset(vfio, "vfio_device", "open_count") {
+            Ok(offset) => offset.saturating_add(1),
+            Err(TypesError::NoField { .. }) => 0,
+            Err(error) => return Err(error),
+        };
+        let mut offsets = RegionOffsets {
+            device_driver: kernel("device", "driver")?,
+            driver_name: kernel("device_driver", "name")?,
+            open_count_plus_one: open_count,
+            pci_dev_dev: kernel("pci_dev", "dev")?,
+            core_pdev: 0,
+            core_num_regions: 0,
+            ours_are_told: 0,
+            known: 1,
+        };
+        for (module, structure) in CORES {
+            let types = self.module(module)?;
+            let types = types.as_ref().unwrap_or(&self.vmlinux);
+            let at = |field| offset(types, structure, field);
+            if let (Ok(pdev), Ok(regions)) = (at("pdev"), at("num_regions")) {
+                offsets.core_pdev = pdev;
+                offsets.core_num_regions = regions;
+                return Ok((offsets, true));
+            }
+        }
+        Ok((offsets, false))
     }
 
     /// The functions of `modules` that may move device data.

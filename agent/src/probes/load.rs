@@ -135,7 +135,10 @@ fn load_one(program: &mut Program, probe: Probe) -> Result<(), LoadError> {
         Target::Entry(_)
         | Target::Return(_)
         | Target::DataFileEntry(_)
-        | Target::DataFileReturn(_) => {
+        | Target::DataFileReturn(_)
+        | Target::RegionEntry(_)
+        | Target::RegionReturn
+        | Target::RegionTail => {
             let program: &mut KProbe = program.try_into().map_err(of_another_type)?;
             program.load()
         }

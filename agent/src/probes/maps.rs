@@ -11,13 +11,15 @@ use aya::{
     Ebpf,
     maps::{
         Array, HashMap, Map, MapData, MapError as AyaMapError, PerCpuArray, PerCpuHashMap,
-        PerCpuValues,
+        PerCpuValues, ProgramArray,
     },
+    programs::Program,
 };
 use migscope_abi::{
     device::NAME_BYTES,
     latency::BUCKETS,
     machine::{MachineKey, MachineSums, Tracker},
+    outside::{Outside, RegionOffsets},
     probe::{FileOp, Probe},
     region::{Field, Op},
     ring::{AccessKey, Conducted, DeviceSums, Lost, latency_series, lost_slot},
@@ -39,6 +41,9 @@ pub enum MapError {
     /// The kernel refused to write to it.
     #[error("failed to write to the map {0}")]
     Write(&'static str, #[source] AyaMapError),
+    /// A program that a map is to hold is not loaded.
+    #[error("the program {0} is not loaded")]
+    Unloaded(&'static str),
     /// The kernel refused to read it.
     #[error("failed to read the map {0}")]
     Read(&'static str, #[source] AyaMapError),
@@ -60,6 +65,10 @@ fn capacity(ebpf: &Ebpf, name: &str) -> Option<u32> {
         _ => None,
     }
 }
+
+/// Latency series of devices that tracepoints tell of; those of devices that are seen from outside come after them.
+const LATENCY_SERIES: u32 = 2 * 12;
+const _: () = assert!(LATENCY_SERIES as usize == Op::COUNT * Field::COUNT);
 
 /// For how long no record may have come until the maps are taken to be at rest. A record is counted when its program begins, and
 /// programs can be preempted: one that still adds up must not be missed.
@@ -87,6 +96,10 @@ pub struct Maps {
     lost: PerCpuArray<MapData, u64>,
     seen: PerCpuArray<MapData, u64>,
     offsets: Array<MapData, Offsets>,
+    region_offsets: Array<MapData, RegionOffsets>,
+    regions: HashMap<MapData, u64, Outside>,
+    region_watch: Array<MapData, u64>,
+    region_tail: ProgramArray<MapData>,
     device_names: HashMap<MapData, u64, [u8; NAME_BYTES]>,
     data_operations: HashMap<MapData, u64, u32>,
     machine_sums: HashMap<MapData, MachineKey, MachineSums>,
@@ -112,6 +125,10 @@ impl Maps {
             lost: take(ebpf, "LOST")?,
             seen: take(ebpf, "SEEN")?,
             offsets: take(ebpf, "OFFSETS")?,
+            region_offsets: take(ebpf, "REGION_OFFSETS")?,
+            regions: take(ebpf, "REGIONS")?,
+            region_watch: take(ebpf, "REGION_WATCH")?,
+            region_tail: take(ebpf, "REGION_TAIL")?,
             device_names: take(ebpf, "DEVICE_NAMES")?,
             data_operations: take(ebpf, "DATA_OPS")?,
             machine_sums: take(ebpf, "MACHINE_SUMS")?,
@@ -182,8 +199,9 @@ impl Maps {
             ..Sample::default()
         };
         for entry in self.conduct.iter() {
-            let (device, conducted) = entry.map_err(|error| MapError::Read("CONDUCT", error))?;
-            sample.conduct.insert(DeviceKey(device), conducted.total);
+            let (raw, conducted) = entry.map_err(|error| MapError::Read("CONDUCT", error))?;
+            let counts = sample.conduct.entry(self.device(RawKey(raw))).or_insert([0; _]);
+            add(counts, &conducted.total);
         }
         for entry in self.refusals.iter() {
             let (device, rows) = entry.map_err(|error| MapError::Read("REFUSALS", error))?;
@@ -191,24 +209,26 @@ impl Maps {
             rows.iter().for_each(|row| add(&mut sums, row));
             sample.refusals.insert(DeviceKey(device), sums);
         }
-        for entry in self.accesses.iter() {
-            let (key, counts) = entry.map_err(|error| MapError::Read("ACCESSES", error))?;
-            sample.accesses.push(Access { key, count: total(&counts) });
-        }
+        sample.accesses = self.all_accesses()?;
         for field in Field::ALL {
             for op in Op::ALL {
                 let series = latency_series(field as u32, op as u32);
-                let counts = self
-                    .latency_buckets
-                    .get(&series, 0)
-                    .map_err(|error| MapError::Read("LATENCY_BUCKETS", error))?;
-                let sums = self
-                    .latency_sum_ns
-                    .get(&series, 0)
-                    .map_err(|error| MapError::Read("LATENCY_SUM_NS", error))?;
                 let mut buckets = vec![0_u64; BUCKETS];
-                counts.iter().for_each(|row| add(&mut buckets, row));
-                sample.latencies.insert((field as u32, op as u32), (buckets, total(&sums)));
+                let mut sum_ns = 0_u64;
+                // Of devices that tracepoints tell of, and of those that are seen from outside.
+                for series in [series, series + LATENCY_SERIES] {
+                    let counts = self
+                        .latency_buckets
+                        .get(&series, 0)
+                        .map_err(|error| MapError::Read("LATENCY_BUCKETS", error))?;
+                    let sums = self
+                        .latency_sum_ns
+                        .get(&series, 0)
+                        .map_err(|error| MapError::Read("LATENCY_SUM_NS", error))?;
+                    counts.iter().for_each(|row| add(&mut buckets, row));
+                    sum_ns = sum_ns.wrapping_add(total(&sums));
+                }
+                sample.latencies.insert((field as u32, op as u32), (buckets, sum_ns));
             }
         }
         sample.machines = self.machines()?;
@@ -257,6 +277,27 @@ impl Maps {
         }
     }
 
+    /// How often each field of each device was read or written.
+    fn all_accesses(&self) -> Result<Vec<Access>, MapError> {
+        let mut accesses = Vec::new();
+        let mut of_names = Vec::new();
+        for entry in self.accesses.iter() {
+            let (key, counts) = entry.map_err(|error| MapError::Read("ACCESSES", error))?;
+            let device = self.device(RawKey(key.device)).0;
+            let access = Access { key: AccessKey { device, ..key }, count: total(&counts) };
+            let known_otherwise = device != key.device;
+            if known_otherwise { &mut of_names } else { &mut accesses }.push(access);
+        }
+        // A device may have been seen in both ways, one after the other.
+        for access in of_names {
+            match accesses.iter_mut().find(|known| known.key == access.key) {
+                Some(known) => known.count = known.count.wrapping_add(access.count),
+                None => accesses.push(access),
+            }
+        }
+        Ok(accesses)
+    }
+
     /// Reads the sums of the devices alone.
     ///
     /// # Errors
@@ -294,6 +335,48 @@ impl Maps {
         self.tracking_offsets
             .set(0, offsets, 0)
             .map_err(|error| MapError::Write("TRACKING_OFFSETS", error))
+    }
+
+    /// Tells the probes where the fields are that lead to regions.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Write`].
+    pub fn tell_region_offsets(&mut self, offsets: &RegionOffsets) -> Result<(), MapError> {
+        let told = self.region_offsets.set(0, offsets, 0);
+        told.map_err(|error| MapError::Write("REGION_OFFSETS", error))
+    }
+
+    /// Tells the program for the end of an access which one to go on with.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Write`].
+    pub fn go_on_with(&mut self, program: &Program, probe: Probe) -> Result<(), MapError> {
+        let unloaded = || MapError::Unloaded(probe.name());
+        let descriptor = program.fd().map_err(|_not_loaded| unloaded())?;
+        let told = self.region_tail.set(0, descriptor, 0);
+        told.map_err(|error| MapError::Write("REGION_TAIL", error))
+    }
+
+    /// Whether a device is open that has a migration region which no tracepoint tells of.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Read`].
+    pub fn has_regions(&self) -> Result<bool, MapError> {
+        let first = self.regions.keys().next().transpose();
+        first.map(|key| key.is_some()).map_err(|error| MapError::Read("REGIONS", error))
+    }
+
+    /// Tells the probes that all accesses are watched from now on, by the number of this watch; 0 is that they are not.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Write`].
+    pub fn watch_regions(&mut self, number: u64) -> Result<(), MapError> {
+        let told = self.region_watch.set(0, number, 0);
+        told.map_err(|error| MapError::Write("REGION_WATCH", error))
     }
 
     /// The functions that files for device data were seen to point to, by address.
@@ -336,11 +419,12 @@ impl Maps {
         for raw in device.raw() {
             let _ = self.device_sums.remove(&raw.0);
             let _ = self.device_names.remove(&raw.0);
+            let _ = self.conduct.remove(&raw.0);
+            let _ = self.refusals.remove(&raw.0);
+            let _ = self.regions.remove(&raw.0);
         }
-        let _ = self.conduct.remove(&device.0);
-        let _ = self.refusals.remove(&device.0);
-        let keys: Vec<_> =
-            self.accesses.keys().flatten().filter(|key| key.device == device.0).collect();
+        let of_device = |key: &AccessKey| device.raw().contains(&RawKey(key.device));
+        let keys: Vec<_> = self.accesses.keys().flatten().filter(of_device).collect();
         for key in keys {
             let _ = self.accesses.remove(&key);
         }

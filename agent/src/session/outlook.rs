@@ -278,6 +278,8 @@ impl Session {
     /// Whether something of it was lost, or a probe is missing that would tell of it.
     pub fn is_blind(&self) -> bool {
         let super::Coverage { data, dirty, access, errors, state, .. } = self.coverage;
+        // Which rule a refusal was for can be told by our driver only.
+        let errors = errors || self.is_seen_from_outside();
         !(self.exact && data && dirty && access && errors && state)
     }
 

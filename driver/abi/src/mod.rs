@@ -17,6 +17,7 @@ pub mod device;
 pub mod dirty;
 pub mod latency;
 pub mod machine;
+pub mod outside;
 #[cfg(feature = "aya")]
 pub mod pod;
 pub mod probe;

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker")]
 
 use super::machine::{MachineKey, MachineSums};
+use super::outside::{Outside, RegionOffsets};
 use super::ring::{AccessKey, Conducted, DeviceSums};
 use super::tracking::TrackingOffsets;
 use super::v2::Offsets;
@@ -22,3 +23,7 @@ unsafe impl aya::Pod for TrackingOffsets {}
 unsafe impl aya::Pod for MachineKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for MachineSums {}
+// SAFETY: as above; its size is asserted in `outside`.
+unsafe impl aya::Pod for Outside {}
+// SAFETY: as above.
+unsafe impl aya::Pod for RegionOffsets {}

@@ -5,10 +5,13 @@
 //!   our driver's tracepoints    state  region_access  data  dirty_query  dma  error
 //!   any driver's v2 ioctls      device_ioctl(+_return)  state_step  device_release
 //!   any driver's data file      data_read(+_return)  data_write(+_return)  data_ioctl(+_return)
+//!   any driver's region         region_register(+_return)  region_read  region_write  region_return  region_bitmap
 //!   dirty pages of a machine    type1(+_return)  hwpt_bitmap(+_return)  hwpt_tracking(+_return)  ioas_unmap
 //!                               kvm(+_return)  kvm_slot
 //! ```
 
+use super::outside::REGISTER_REGION;
+use super::region::Op;
 use super::{trace, tracking};
 
 /// Where a program is attached.
@@ -24,6 +27,12 @@ pub enum Target {
     DataFileEntry(FileOp),
     /// The end of such an operation.
     DataFileReturn(FileOp),
+    /// The beginning of a read or a write of a VFIO device's file, while a device with a migration region is open.
+    RegionEntry(Op),
+    /// The end of either.
+    RegionReturn,
+    /// Nothing: the program for the end of an access goes on with it.
+    RegionTail,
 }
 
 /// An operation of the file that `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` hands out (`data_fd`).
@@ -117,6 +126,18 @@ pub enum Probe {
     KvmReturn = 24,
     /// Addresses are taken out of an address space of iommufd.
     IoasUnmap = 25,
+    /// A driver gives a device a region of its own.
+    RegionRegister = 26,
+    /// The device has it.
+    RegionRegisterReturn = 27,
+    /// A read of a device's file begins.
+    RegionRead = 28,
+    /// A write begins.
+    RegionWrite = 29,
+    /// A read or a write ends.
+    RegionReturn = 30,
+    /// It was a bitmap that was read.
+    RegionBitmap = 31,
 }
 
 /// Whose structures a program must know, and whose functions it is attached to.
@@ -146,7 +167,7 @@ impl Subsystem {
 
 impl Probe {
     /// How many programs there are.
-    pub const COUNT: usize = 26;
+    pub const COUNT: usize = 32;
     /// All programs, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
         Self::State,
@@ -175,6 +196,12 @@ impl Probe {
         Self::KvmSlot,
         Self::KvmReturn,
         Self::IoasUnmap,
+        Self::RegionRegister,
+        Self::RegionRegisterReturn,
+        Self::RegionRead,
+        Self::RegionWrite,
+        Self::RegionReturn,
+        Self::RegionBitmap,
     ];
 
     /// The value of the labels `kind`, `probe` and `program`, and the name of the program.
@@ -206,6 +233,12 @@ impl Probe {
             Self::KvmSlot => "kvm_slot",
             Self::KvmReturn => "kvm_return",
             Self::IoasUnmap => "ioas_unmap",
+            Self::RegionRegister => "region_register",
+            Self::RegionRegisterReturn => "region_register_return",
+            Self::RegionRead => "region_read",
+            Self::RegionWrite => "region_write",
+            Self::RegionReturn => "region_return",
+            Self::RegionBitmap => "region_bitmap",
         }
     }
 
@@ -238,6 +271,12 @@ impl Probe {
             Self::KvmSlot => Target::Entry(tracking::KVM_SLOT),
             Self::KvmReturn => Target::Return(tracking::KVM_IOCTL),
             Self::IoasUnmap => Target::Entry(tracking::IOAS_UNMAP),
+            Self::RegionRegister => Target::Entry(REGISTER_REGION),
+            Self::RegionRegisterReturn => Target::Return(REGISTER_REGION),
+            Self::RegionRead => Target::RegionEntry(Op::Read),
+            Self::RegionWrite => Target::RegionEntry(Op::Write),
+            Self::RegionReturn => Target::RegionReturn,
+            Self::RegionBitmap => Target::RegionTail,
         }
     }
 
@@ -253,6 +292,11 @@ impl Probe {
             Self::Kvm | Self::KvmSlot | Self::KvmReturn => Subsystem::Kvm,
             _ => Subsystem::Vfio,
         }
+    }
+
+    /// Whether it is attached only while there is a device that needs it.
+    pub const fn is_on_demand(self) -> bool {
+        matches!(self.target(), Target::RegionEntry(_) | Target::RegionReturn)
     }
 
     /// Whether it is for devices of our own driver, and not of any.

@@ -114,7 +114,8 @@ pub struct DeviceSums {
     /// How often `pending_bytes` was read.
     pub pending_reads: u64,
     /// [`State`](super::state::State) as of the last record that told it, [`STATE_V2`] and a
-    /// [`MigState`](super::v2::MigState), [`STATE_CLOSED`] or [`STATE_UNKNOWN`].
+    /// [`MigState`](super::v2::MigState), [`STATE_CLOSED`] or [`STATE_UNKNOWN`]; or a
+    /// [`StateWord`](super::outside::StateWord).
     pub state: u64,
     /// `CLOCK_MONOTONIC` of the last record, in nanoseconds.
     pub last_seen_ns: u64,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-//! The v2 protocol on a device's own file, of any driver: states, what is left, reports of DMA logging.
+//! The v2 protocol on a device's own file, of any driver: states, what is left, reports of DMA logging. What of its ioctls is about a
+//! migration region is passed on to `outside`.
 //!
 //! ```text
 //!   vfio_device_fops_unl_ioctl   begins ──▶ DEVICE_CALLS[thread]: which device, what is asked, since when
@@ -12,10 +13,11 @@
 //! for the next arc tells, for it says from which state. Every driver of the kernel's tree asks it.
 #![expect(unsafe_code, reason = "map values and ring entries are reached through raw pointers")]
 
+use super::outside;
 use crate::{
     bitmap,
     emit::{header, lost, now_ns, seen, submit},
-    kernel::{self, device_of, from_user, offsets, thread},
+    kernel::{self, device_of, from_user, offsets, region_offsets, thread},
     machine,
     maps::{DATA_FILES, DATA_OPS, DEVICE_CALLS, DataFile, DeviceCall, V2_DEVICES, V2Device},
     shared::Shared,
@@ -28,6 +30,7 @@ use aya_ebpf::{
 use core::mem::offset_of;
 use migscope_abi::{
     dirty::Outcome,
+    outside::VFIO_DEVICE_GET_REGION_INFO,
     probe::{FileOp, Probe},
     ring::{DeviceSums, DirtyQueryRecord, Kind, Lost, MigStateRecord, STATE_CLOSED},
     state::Cause,
@@ -46,6 +49,8 @@ const GET_DATA_SIZE: u32 = FEATURE_GET | MIG_DATA_SIZE;
 const GET_REPORT: u32 = FEATURE_GET | DMA_LOGGING_REPORT;
 const SET_PRECOPY_INFO_V2: u32 = FEATURE_SET | MIG_PRECOPY_INFO_V2;
 const RESET: u32 = 0;
+/// `VFIO_DEVICE_GET_REGION_INFO`, which has no flags of this kind.
+const REGION_INFO: u32 = 1 << 31;
 
 /// An ioctl begins.
 #[kprobe]
@@ -55,10 +60,11 @@ fn device_ioctl(ctx: ProbeContext) -> u32 {
     else {
         return 0;
     };
-    if command != VFIO_DEVICE_FEATURE && command != VFIO_DEVICE_RESET {
-        return 0;
-    }
-    let mut flags = RESET;
+    let mut flags = match command {
+        VFIO_DEVICE_RESET | VFIO_DEVICE_FEATURE => RESET,
+        VFIO_DEVICE_GET_REGION_INFO => REGION_INFO,
+        _ => return 0,
+    };
     if command == VFIO_DEVICE_FEATURE {
         // `flags` stands behind `argsz`.
         let Some(found) = from_user::<u32>(arg.wrapping_add(4)) else {
@@ -75,7 +81,19 @@ fn device_ioctl(ctx: ProbeContext) -> u32 {
         }
     }
     seen(Probe::DeviceIoctl);
-    let Some(device) = offsets().and_then(|offsets| device_of(file, offsets)) else {
+    let Some(offsets) = offsets() else {
+        lost(Probe::DeviceIoctl, Lost::Unreadable);
+        return 0;
+    };
+    if flags == REGION_INFO {
+        // Without the way to its driver nobody could tell whose a region is.
+        let told = region_offsets()
+            .is_none_or(|region| kernel::is_told_by_tracepoints(file, offsets, region));
+        if told {
+            return 0;
+        }
+    }
+    let Some(device) = device_of(file, offsets) else {
         lost(Probe::DeviceIoctl, Lost::Unreadable);
         return 0;
     };
@@ -156,6 +174,8 @@ fn device_ioctl_return(ctx: RetProbeContext) -> u32 {
         GET_DATA_SIZE => size_was_told(&ctx, &call, result),
         GET_REPORT => pages_were_told(&ctx, &call, result),
         SET_PRECOPY_INFO_V2 if result == 0 => tells_reinits(&call),
+        REGION_INFO if result == 0 => outside::region_was_told(&call),
+        RESET if outside::was_reset(&ctx, &call, result) => {}
         RESET if result == 0 => was_reset(&ctx, &call),
         _ => {}
     }
@@ -172,6 +192,9 @@ fn device_release(ctx: ProbeContext) -> u32 {
         lost(Probe::DeviceRelease, Lost::Unreadable);
         return 0;
     };
+    if outside::was_closed(&ctx, file, device) {
+        return 0;
+    }
     // Most devices never migrate, and devices of our driver tell for themselves.
     let Some(sums) = Shared::found(device) else {
         return 0;

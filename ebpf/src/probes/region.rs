@@ -1,24 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-//! The migration region: state changes, accesses, buffers of device data, refusals.
+//! The migration region of devices of our driver: state changes, accesses, buffers of device data, refusals.
 #![expect(unsafe_code, reason = "map values and ring entries are reached through raw pointers")]
 
 use crate::{
-    conduct,
+    accesses, conduct,
     emit::{header, lost, now_ns, record, submit},
     machine,
-    maps::{ACCESSES, LATENCY_BUCKETS, LATENCY_SUM_NS, REFUSALS},
+    maps::REFUSALS,
     sums,
 };
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    macros::raw_tracepoint,
-    programs::RawTracePointContext,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, macros::raw_tracepoint, programs::RawTracePointContext};
 use migscope_abi::{
-    latency::bucket,
     probe::Probe,
     region::{Field, HEADER_BYTES, Op},
-    ring::{AccessKey, ErrorRecord, Kind, Lost, STATE_CLOSED, StateRecord, Stay, latency_series},
+    ring::{ErrorRecord, Kind, Lost, STATE_CLOSED, StateRecord, Stay},
     rule::Rule,
     state::Cause,
     trace,
@@ -37,7 +32,7 @@ fn state(ctx: RawTracePointContext) -> i32 {
     let device_sums = sums::update(&ctx, Probe::State, event.device, |sums| {
         sums.state = if closed { STATE_CLOSED } else { u64::from(event.now) };
     });
-    conduct::state_changed(&ctx, &event);
+    conduct::state_changed(&ctx, Probe::State, &event);
     machine::tell(&ctx, Probe::State, event.device);
     submit::<StateRecord>(&ctx, Probe::State, Kind::State, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all three fields of it are written.
@@ -81,29 +76,9 @@ fn region_access(ctx: RawTracePointContext) -> i32 {
         }
     });
 
-    let key = AccessKey {
-        device: event.device,
-        field: event.field,
-        op_and_refused: event.op & 1 | u32::from(refused) << 1,
-    };
-    if let Some(count) = ACCESSES.get_ptr_mut(key) {
-        // SAFETY: this CPU's own value of a per-CPU map, aligned to eight bytes and alive while the program runs; no other program
-        // writes it, and this one does not run twice at a time on a CPU (see `crate::maps`).
-        unsafe { *count = (*count).wrapping_add(1) };
-    } else if ACCESSES.insert(key, 1, u64::from(BPF_ANY)).is_err() {
-        lost(Probe::RegionAccess, Lost::MapFull);
-    }
-
-    let series = latency_series(event.field, event.op & 1);
-    if let Some(counts) = LATENCY_BUCKETS.get_ptr_mut(series) {
-        // SAFETY: as for `count` above.
-        sums::add(unsafe { &mut *counts }, bucket(event.duration_ns), 1);
-    }
-    if let Some(sum_ns) = LATENCY_SUM_NS.get_ptr_mut(series) {
-        // SAFETY: as for `count` above.
-        unsafe { *sum_ns = (*sum_ns).wrapping_add(event.duration_ns) };
-    }
-    if let (Some(device_sums), Some(bytes)) = (device_sums, conduct::accessed(&ctx, &event)) {
+    accesses::count(Probe::RegionAccess, &event, false);
+    let withheld = conduct::accessed(&ctx, Probe::RegionAccess, &event);
+    if let (Some(device_sums), Some(bytes)) = (device_sums, withheld) {
         // SAFETY: a live value of the map that nothing else changes now (see `sums::update`).
         let withheld = unsafe { &mut (*device_sums).withheld };
         withheld.bytes = bytes;

@@ -23,6 +23,9 @@ pub(crate) const TESTS: &str = "stock";
 /// The tests of the v2 protocol, which run on any kernel whose mtty migrates.
 pub(crate) const MIGRATIONS: &str = "v2";
 
+/// The tests of a migration region of a driver that is built against each kernel.
+pub(crate) const REGIONS: &str = "region_driver";
+
 /// Arguments of `vm matrix`.
 #[derive(Args)]
 pub(crate) struct MatrixArgs {

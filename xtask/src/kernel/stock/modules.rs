@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The modules of a stock kernel as the guest sees them: Debian's, the sample driver, an index, and those for the initramfs.
+//! The modules of a stock kernel as the guest sees them: Debian's, the sample driver, a driver with a migration region, an index, and those
+//! for the initramfs.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -10,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::super::bootable::module_name;
 use super::{Series, note, tools::Tools};
+use crate::build_driver;
 use crate::cache::Key;
 use crate::child;
 use crate::setup::packages::{self, Group};
@@ -17,6 +19,9 @@ use crate::workspace::Workspace;
 
 /// What the guest needs before it has a root (9p over virtio, below an overlay) and a way to speak to the host.
 const EARLY: &[&str] = &["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"];
+
+/// The driver with a migration region of its own, for tests (tests/vm/region).
+const REGION: &str = "region_testdev";
 
 /// The entry with the module tree and the early modules.
 pub(super) fn ensure(
@@ -30,12 +35,16 @@ pub(super) fn ensure(
         true => Tools::ensure(workspace)?.pahole(),
         false => PathBuf::from("pahole"),
     };
+    let region = workspace.root.join(build_driver::REGION).join(format!("{REGION}.c"));
+    let region_source = fs::read_to_string(&region)
+        .with_context(|| format!("failed to read {}", region.display()))?;
     let tool = |program: &Path| child::capture(Command::new(program).arg("--version"));
     let key = Key::new()
         .with("kernel", kernel.to_string_lossy())
         .with("version", note(kernel, "version")?)
         .with("gcc", tool(Path::new("gcc"))?)
         .with("pahole", tool(&pahole)?)
+        .with("region", region_source)
         .with("early", EARLY.join(" "));
     workspace.cache.make(&format!("stock-{}-modules", series.as_str()), &key, |dir| {
         let tree = dir.join("lib/modules").join(release);
@@ -47,24 +56,33 @@ pub(super) fn ensure(
             let name = item.file_name().context("an entry has no name")?;
             symlink(&item, tree.join(name)).context("failed to link the kernel's modules")?;
         }
-        let sample = mtty(kernel, release, &pahole, dir)?;
-        fs::copy(&sample, extra.join("mtty.ko")).context("failed to add the sample driver")?;
+        for (name, source) in [("mtty", &kernel.join("mtty.c")), (REGION, &region)] {
+            let module = build(kernel, release, &pahole, dir, (name, source))?;
+            fs::copy(&module, extra.join(format!("{name}.ko")))
+                .with_context(|| format!("failed to add the module {name}"))?;
+        }
         child::run(child::bound("/usr/sbin/depmod").arg("-b").arg(dir).arg(release))?;
         unpack_early(dir, release)
     })
 }
 
-/// Builds the sample driver; returns its file.
-fn mtty(kernel: &Path, release: &str, pahole: &Path, dir: &Path) -> Result<PathBuf> {
-    let build = dir.join("mtty");
+/// Builds a module of one source file, by its name; returns its file.
+fn build(
+    kernel: &Path,
+    release: &str,
+    pahole: &Path,
+    dir: &Path,
+    (name, source): (&str, &Path),
+) -> Result<PathBuf> {
+    let build = dir.join(name);
     fs::create_dir(&build)
-        .and_then(|()| fs::copy(kernel.join("mtty.c"), build.join("mtty.c")).map(drop))
-        .and_then(|()| fs::write(build.join("Kbuild"), "obj-m := mtty.o\n"))
-        .context("failed to lay the sample driver out")?;
+        .and_then(|()| fs::copy(source, build.join(format!("{name}.c"))).map(drop))
+        .and_then(|()| fs::write(build.join("Kbuild"), format!("obj-m := {name}.o\n")))
+        .with_context(|| format!("failed to lay the module {name} out"))?;
     let abi = release.rsplit_once('-').map_or(release, |(abi, _)| abi);
     let headers = |name: &str| kernel.join(format!("usr/src/linux-headers-{name}"));
     let tree = headers(release);
-    let log = dir.join("log");
+    let log = dir.join(format!("{name}.log"));
     let mut make = child::bound("make");
     // The Makefile of the headers themselves includes others by absolute paths, below /usr/src.
     make.arg("-C")
@@ -77,7 +95,7 @@ fn mtty(kernel: &Path, release: &str, pahole: &Path, dir: &Path) -> Result<PathB
         .arg(format!("PAHOLE={}", pahole.display()))
         .arg("modules");
     if !tree.join("tools/bpf/resolve_btfids").exists() {
-        // The headers of 6.1 lack it. It fills in the section .BTF_ids, which the sample driver does not have.
+        // The headers of 6.1 lack it. It fills in the section .BTF_ids, which these modules do not have.
         make.arg("RESOLVE_BTFIDS=true");
     }
     for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CARGO_MAKEFLAGS"] {
@@ -85,10 +103,10 @@ fn mtty(kernel: &Path, release: &str, pahole: &Path, dir: &Path) -> Result<PathB
     }
     child::logged(&mut make, &log, |_| {})
         .with_context(|| format!("the end of {}:\n{}\n", log.display(), child::tail(&log)))?;
-    let module = build.join("mtty.ko");
+    let module = build.join(format!("{name}.ko"));
     let sections = child::capture(Command::new("readelf").args(["-S", "-W"]).arg(&module))?;
     // kbuild says no more than "Skipping BTF generation" where it cannot.
-    ensure!(sections.contains(" .BTF "), "the sample driver has no BTF; see {}", log.display());
+    ensure!(sections.contains(" .BTF "), "the module {name} has no BTF; see {}", log.display());
     Ok(module)
 }
 
