@@ -230,7 +230,7 @@ impl Observer {
         self.metrics.own.lost(&losses);
         if losses.of_any_device() != self.losses.of_any_device() {
             self.forget_states(now_ns, "events were lost");
-        } else if losses != self.losses && !self.told_full {
+        } else if losses.told != self.losses.told && !self.told_full {
             self.told_full = true;
             warn!(
                 "the probes have no room for another device: of it nothing is added up, of the others all is known"

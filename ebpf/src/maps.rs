@@ -25,7 +25,7 @@ use migscope_abi::{
 };
 
 /// Devices that can be told apart: a host with virtual functions has some hundreds. Entries of devices that are gone are removed by the
-/// agent. All maps together take about 4 MiB, and 0.35 MiB more for each CPU.
+/// agent. All maps together take 5 MiB on two CPUs, and 0.35 MiB more for each further one.
 const DEVICES: u32 = 1024;
 /// Each device reads and writes a dozen fields; a few of these accesses are refused now and then, most never.
 const ACCESS_KEYS: u32 = DEVICES * 16;

@@ -32,7 +32,7 @@ const SOCKET: &str = "unix:/tmp/migscope-bench.migration";
 const MEMORY_MIB: u32 = 128;
 /// What the machine and the agent have to come to rest.
 const REST: Duration = Duration::from_millis(500);
-/// How long the agent may take to attach.
+/// How long the agent may take to attach, and to tell what it saw.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What one migration took.
@@ -92,17 +92,25 @@ pub(crate) fn run(pairs: u32) -> Result<Report> {
 /// A migration that the agent watches.
 fn watched() -> Result<Times> {
     let agent = Agent::start_with(SocketAddr::from(AGENT), &["--log.level", "warn"])?;
+    tells(&agent, "/readyz", ("probe data_read: attached", 1))?;
+    let times = migration()?;
+    // Or it watched nothing.
+    tells(&agent, "/api/v1/sessions", ("\"result\":\"completed\"", UUIDS.len()))?;
+    agent.stop()?;
+    Ok(times)
+}
+
+/// Waits until a page of the agent has these words so often.
+fn tells(agent: &Agent, page: &str, (words, count): (&str, usize)) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    while !agent.get("/readyz")?.contains("probe data_read: attached") {
-        ensure!(Instant::now() < deadline, "the agent's probes are not attached");
+    loop {
+        let told = agent.get(page)?;
+        if told.matches(words).count() == count {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{words} is not {count} times in {told}");
         sleep(Duration::from_millis(50));
     }
-    let times = migration()?;
-    let sessions = agent.get("/api/v1/sessions")?;
-    agent.stop()?;
-    let seen = sessions.matches("\"result\":\"completed\"").count();
-    ensure!(seen == UUIDS.len(), "the agent did not see the migration: {sessions}");
-    Ok(times)
 }
 
 fn migration() -> Result<Times> {
