@@ -45,7 +45,7 @@ pub enum Step<'a> {
     /// The sums of the devices, and when they were read.
     Sums(u64, BTreeMap<DeviceKey, DeviceSums>),
     /// All that the maps hold.
-    Sample(Sample),
+    Sample(Box<Sample>),
     /// What a device is.
     Info(DeviceKey, Info),
     /// Which probes there are.
@@ -91,7 +91,7 @@ fn step<'a>(pieces: &mut Pieces<'a>) -> Step<'a> {
             })
         }
         2 => Step::Sums(pieces.u64(), sums(pieces)),
-        3 => Step::Sample(sample(pieces)),
+        3 => Step::Sample(Box::new(sample(pieces))),
         4 => {
             let device = DeviceKey(pieces.u64());
             let [driver, iommu_group, vm, vm_uuid] = std::array::from_fn(|_| pieces.text());
