@@ -17,7 +17,7 @@ use crate::{
     metrics::Metrics,
     observer::Observer,
     privilege::{Confined, Holder, Mode, PrivilegeError, confine, give_up_all},
-    probes::{attach::chain, object},
+    probes::{attach::chain, object, wanted},
     record::{Existing, Options, RecordError, Recorder},
     sampler::{Sampler, Shared, lock},
     service::{Manager, Pulse},
@@ -357,12 +357,14 @@ impl Agent {
 
     fn status(&self) -> String {
         let observer = lock(&self.observer);
-        let standing = observer.standing();
-        let attached = standing.values().filter(|attached| attached.is_ok()).count();
+        let (mut attached, mut all) = (0, 0);
+        for (_, state) in wanted(observer.standing()) {
+            attached += usize::from(state.is_ok());
+            all += 1;
+        }
         let (devices, migrating) = observer.counts();
         format!(
-            "{attached} of {} probes attached, {devices} devices seen, {migrating} migrating",
-            standing.len()
+            "{attached} of {all} probes attached, {devices} devices seen, {migrating} migrating"
         )
     }
 }

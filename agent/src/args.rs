@@ -25,6 +25,7 @@ mod top;
 
 use crate::{
     config::{Layer, Settings},
+    harmless::harmless_lines,
     logging,
 };
 use clap::{Parser, Subcommand, error::ErrorKind};
@@ -109,12 +110,12 @@ fn not_a_command(answer: &clap::Error) -> ExitCode {
     }
 }
 
-/// Prints an error with its causes.
+/// Prints an error with its causes. They may quote a file, or what another program answered.
 fn tell(error: &dyn Error) {
-    eprintln!("migscope: {error}");
+    eprintln!("migscope: {}", harmless_lines(&error.to_string()));
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprintln!("  because: {error}");
+        eprintln!("  because: {}", harmless_lines(&error.to_string()));
         cause = error.source();
     }
 }

@@ -53,6 +53,8 @@ const DIRTY_S: f64 = 10.0;
 const LEAST_ERROR: f64 = 0.02;
 /// Readings swing more than the mean of the time that is left does: the share of their spread that the band takes.
 const OF_READINGS: f64 = 0.6;
+/// How far off the throughput may lie, as a share, where only the time is known that the source's driver was busy: the link may be slower.
+const OF_DRIVER: f64 = 0.8;
 /// Time in which it is forgotten, in seconds, that the forecast saw an end, or none: what is said after 2.3 times that (`lately.rs`)
 /// must not be said of a load that swings, and 28 seconds are longer than one with a period of half a minute is high.
 const PROSPECT_S: f64 = 12.0;
@@ -65,6 +67,8 @@ pub struct Estimator {
     first_ns: Option<u64>,
     last: Option<Reading>,
     throughput: Fading,
+    /// What had been moved, and how long the driver had been busy with it, at the first reading that told.
+    given_before: Option<(u64, u64)>,
     drain: Fading,
     dirty: Fading,
     /// Sum of the windows in which dirty pages were told, fading as they do.
@@ -97,6 +101,7 @@ impl Default for Estimator {
             first_ns: None,
             last: None,
             throughput: Fading::new(THROUGHPUT_S),
+            given_before: None,
             drain: Fading::new(THROUGHPUT_S),
             dirty: Fading::new(DIRTY_S),
             windows: Fading::new(DIRTY_S),
@@ -128,6 +133,7 @@ impl Estimator {
         if reading.phase == Phase::Stopped {
             self.stopped_ns.get_or_insert(reading.at_ns);
         }
+        self.given_before = self.given_before.or(reading.moved_bytes.zip(reading.busy_ns));
         let last = self.last.replace(reading.clone());
         match last {
             Some(last) if last.at_ns <= reading.at_ns => self.step(&last, reading),
@@ -144,7 +150,9 @@ impl Estimator {
     fn step(&mut self, last: &Reading, reading: &Reading) {
         let elapsed = seconds(reading.at_ns - last.at_ns);
         let moved = difference(reading.moved_bytes, last.moved_bytes);
+        let dry = reading.empty_answers > last.empty_answers;
         if let Some(bytes) = moved
+            && !dry
             && !starved(last, bytes)
         {
             self.throughput.add(bytes as f64, elapsed);
@@ -161,7 +169,9 @@ impl Estimator {
             self.drain.add(bytes as f64, elapsed);
         }
         let told = difference(reading.dirtied_bytes, last.dirtied_bytes);
-        if syncs > 0 || told.is_some_and(|bytes| bytes > 0) {
+        // Who holds back the rest, and has nothing else to give, has told that nothing became stale.
+        let dry = reading.empty_answers > last.empty_answers && reading.stop_copy_bytes.is_some();
+        if syncs > 0 || dry || told.is_some_and(|bytes| bytes > 0) {
             let window = seconds(reading.at_ns.saturating_sub(self.told_ns));
             if let Some(bytes) = told {
                 self.dirty.add(bytes as f64, window);
@@ -215,7 +225,8 @@ impl Estimator {
     /// has been so is counted here, where the facts are known.
     pub fn assess(&mut self, facts: &Facts) -> Option<Assessment> {
         let last = &self.last.clone()?;
-        let throughput = self.throughput.rate().filter(|rate| *rate > 0.0);
+        let moves = self.moves(last);
+        let throughput = moves.map(|rate| rate.bytes_per_second);
         let dirty = self.dirty_rate();
         let ratio = dirty
             .zip(throughput)
@@ -231,7 +242,7 @@ impl Estimator {
             facts,
             evidence: &evidence,
             throughput,
-            swing: self.throughput.spread(),
+            swing: self.swing(),
             ratio,
             ends: standing.filter(|_| self.load.is_known()).map(|_| course.is_some()),
             above_budget: self.above_budget.mostly(),
@@ -254,10 +265,7 @@ impl Estimator {
         };
         Some(Assessment {
             at_ns: last.at_ns,
-            throughput: throughput.map(|bytes_per_second| Rate {
-                bytes_per_second,
-                window_ns: nanoseconds(self.throughput.window()),
-            }),
+            throughput: moves,
             dirty,
             ratio,
             remaining,
@@ -271,6 +279,30 @@ impl Estimator {
                 geometric: self.geometric.predict(facts.downtime_budget_ns),
             },
         })
+    }
+
+    /// How fast data moves while there is some to move.
+    ///
+    /// A source that never had more to give than was asked of it says nothing of its link. What is known then is how long its driver took for
+    /// what it gave, and that data moves no faster than that.
+    fn moves(&self, last: &Reading) -> Option<Rate> {
+        if let Some(bytes_per_second) = self.measured() {
+            let window_ns = nanoseconds(self.throughput.window());
+            return Some(Rate { bytes_per_second, window_ns });
+        }
+        let (moved, busy_ns) = self.given_before.filter(|_| last.empty_answers > 0)?;
+        let bytes = difference(last.moved_bytes, Some(moved)).filter(|bytes| *bytes > 0)?;
+        let window_ns = difference(last.busy_ns, Some(busy_ns)).filter(|ns| *ns > 0)?;
+        Some(Rate { bytes_per_second: bytes as f64 / seconds(window_ns), window_ns })
+    }
+
+    fn measured(&self) -> Option<f64> {
+        self.throughput.rate().filter(|rate| *rate > 0.0)
+    }
+
+    /// By how much the throughput of single readings swings about the mean, as a share; where none was measured, how far off it may lie.
+    fn swing(&self) -> f64 {
+        if self.measured().is_some() { self.throughput.spread() } else { OF_DRIVER }
     }
 
     fn dirty_rate(&self) -> Option<Rate> {
@@ -290,6 +322,7 @@ impl Estimator {
             dirty_known: self.load.is_known(),
             dirty_error: self.load.error(),
             throughput_error: self.throughput_error().min(0.9),
+            drained: is_drained(last),
         })
     }
 
@@ -325,9 +358,7 @@ impl Estimator {
         }
         let above = outset.is_some_and(|outset| {
             let told = last.stop_copy_bytes.filter(|_| !facts.size_query_failed);
-            told.is_some_and(|bytes| {
-                above_budget(bytes, outset.standing.fits(), self.throughput.spread())
-            })
+            told.is_some_and(|bytes| above_budget(bytes, outset.standing.fits(), self.swing()))
         });
         self.above_budget.look(above, last.at_ns);
         // One pass does not tell what is usual of this guest.
@@ -337,7 +368,10 @@ impl Estimator {
     }
 
     fn throughput_error(&self) -> f64 {
-        LEAST_ERROR + OF_READINGS * self.throughput.spread().min(1.0)
+        match self.measured() {
+            Some(_) => LEAST_ERROR + OF_READINGS * self.throughput.spread().min(1.0),
+            None => OF_DRIVER,
+        }
     }
 
     fn downtime(
@@ -366,7 +400,7 @@ impl Estimator {
                 Phase::Stopped => 0.0,
             },
             throughput: standing.throughput,
-            error: LEAST_ERROR + self.throughput.spread(),
+            error: LEAST_ERROR + self.swing(),
             gone,
         };
         downtime::expect(&rest, facts)
@@ -408,13 +442,25 @@ impl Estimator {
 }
 
 /// Whether less may have moved than could have, since all that there was before the stop has gone: a source that waits
-/// says nothing of its link, and taken for a slow one its devices' stop part would seem too large.
+/// says nothing of its link, and taken for a slow one its devices' stop part would seem too large. One that had nothing to give may
+/// have nothing yet, as long as nothing comes.
 fn starved(last: &Reading, moved: u64) -> bool {
-    let movable = |left: u64| match last.phase {
-        Phase::PreCopy => left.saturating_sub(last.stop_copy_bytes.unwrap_or(0)),
-        Phase::Stopped => left,
+    let empty = last.phase == Phase::PreCopy && last.empty_answers > 0 && moved == 0;
+    empty || movable(last).is_some_and(|left| left <= moved)
+}
+
+/// What is left and can move in the present phase.
+fn movable(reading: &Reading) -> Option<u64> {
+    let stop_copy = match reading.phase {
+        Phase::PreCopy => reading.stop_copy_bytes.unwrap_or(0),
+        Phase::Stopped => 0,
     };
-    last.remaining_bytes.is_some_and(|left| movable(left) <= moved)
+    reading.remaining_bytes.map(|left| left.saturating_sub(stop_copy))
+}
+
+/// Whether a device that runs was seen to have nothing more to give before it stands.
+fn is_drained(reading: &Reading) -> bool {
+    reading.phase == Phase::PreCopy && reading.empty_answers > 0 && movable(reading) == Some(0)
 }
 
 /// How much more `later` is; `None` if either is unknown or it is less.

@@ -17,7 +17,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-/// Names that are kept; the probes tell 256 devices apart, and a recording may have met more of them.
+/// Names that are kept; the probes tell 1,024 devices apart, and a recording may have met more of them.
 const NAMES: usize = 4096;
 
 static KNOWN: RwLock<BTreeMap<u64, String>> = RwLock::new(BTreeMap::new());

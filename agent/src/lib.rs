@@ -31,6 +31,7 @@ pub mod device_key;
 pub mod dirty;
 pub mod event;
 pub mod feed;
+pub mod harmless;
 pub mod host;
 pub mod http;
 pub mod latency;

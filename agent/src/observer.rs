@@ -13,6 +13,9 @@
 //! reading of the ring; if one has grown, something was lost between this reading and the one before, and every session that
 //! was under way in that window is no longer exact. That includes sessions whose records are still to come: so the window is
 //! kept and each new session compared with it. The states of all devices become unknown, until a record or their sums tell them.
+//!
+//! For lack of room for another device only that device is lost: its records come without sums, so its sessions are not exact and
+//! their figures unknown. All others have their entries.
 
 use crate::device_key::DeviceKey;
 use crate::{
@@ -75,6 +78,8 @@ pub struct Observer {
     /// Up to when all records were taken in.
     settled_ns: u64,
     loss_window: Option<RangeInclusive<u64>>,
+    /// Whether it was said that there is no room for another device.
+    told_full: bool,
     /// The sample that the metrics show, as far as the probes were there that it tells of.
     shown: Option<(Sample, Coverages)>,
 }
@@ -154,6 +159,7 @@ impl Observer {
             losses_read_ns: 0,
             settled_ns: 0,
             loss_window: None,
+            told_full: false,
             shown: None,
         }
     }
@@ -216,9 +222,13 @@ impl Observer {
     pub fn losses(&mut self, losses: Losses, now_ns: u64) {
         self.feed(|| Input::Losses(losses, now_ns));
         self.metrics.own.lost(&losses);
-        let skipped = |losses: Losses| losses.skipped.unwrap_or(0);
-        if losses.told != self.losses.told || skipped(losses) != skipped(self.losses) {
+        if losses.of_any_device() != self.losses.of_any_device() {
             self.forget_states(now_ns, "events were lost");
+        } else if losses.told != self.losses.told && !self.told_full {
+            self.told_full = true;
+            warn!(
+                "the probes have no room for another device: of it nothing is added up, of the others all is known"
+            );
         }
         self.losses = losses;
         self.losses_read_ns = now_ns;

@@ -66,6 +66,17 @@ pub struct Losses {
 }
 
 impl Losses {
+    /// Those that may have been of any device: all but those for which a map had no room ([`Lost::MapFull`]), which are not of the
+    /// devices that have a place in it.
+    pub fn of_any_device(mut self) -> Self {
+        for (reason, count) in Lost::ALL.into_iter().zip(&mut self.told) {
+            if reason == Lost::MapFull {
+                *count = 0;
+            }
+        }
+        Self { skipped: Some(self.skipped.unwrap_or(0)), ..self }
+    }
+
     /// All of them together; `None` where the kernel does not say what it left out.
     pub fn total(&self) -> Option<u64> {
         let told = self.told.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));

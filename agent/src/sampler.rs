@@ -56,6 +56,8 @@ const FOLLOW: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(2);
 /// How often devices are looked for that are gone.
 const RETIRE: Duration = Duration::from_secs(5);
+/// For how long at most the entries of a closed device are kept when there is room for few others: some scrapes.
+const CROWDED_KEEP: Duration = Duration::from_secs(60);
 /// The least time between two readings of the ring: a process that makes errors in a loop shall not keep the agent busy. The ring
 /// holds the records of 150,000 errors a second for that long.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -349,8 +351,15 @@ impl Sampler {
     }
 
     fn retire(&mut self) {
-        let keep = *self.keep.borrow();
-        let retired = lock(&self.observer).retire(keep, monotonic_ns());
+        let mut keep = *self.keep.borrow();
+        let room = self.probes.as_ref().and_then(|probes| probes.maps.room_for_devices());
+        let mut observer = lock(&self.observer);
+        // From seven eighths on.
+        if room.is_some_and(|room| observer.counts().0 >= room - room / 8) {
+            keep = keep.min(CROWDED_KEEP);
+        }
+        let retired = observer.retire(keep, monotonic_ns());
+        drop(observer);
         if let Some(probes) = &mut self.probes {
             for device in retired {
                 debug!(%device, "its entries in the probes' maps are removed");

@@ -80,7 +80,8 @@ impl Role {
 pub enum End {
     /// The source was saved to its end, or the destination runs.
     Completed,
-    /// The user went back: the source runs on, the destination was put aside.
+    /// The VMM went back: the source runs on, the destination was put aside. Whether a user wanted that or the VMM could not go on (QEMU's
+    /// `cancelled` and `failed`), a device is not told.
     Cancelled,
     /// The device failed, was reset, or was closed in the middle.
     Failed,
@@ -252,6 +253,15 @@ pub struct Sizes {
     pub reinits: u64,
 }
 
+/// What a source that runs did not give in this session, though it told it to be left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dry {
+    /// How often it had nothing to give.
+    pub answers: u64,
+    /// What was left the last time, in bytes.
+    pub bytes: u64,
+}
+
 /// What was moved and reported in a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
@@ -263,6 +273,10 @@ pub struct Figures {
     pub dirty: Option<Account>,
     /// What is still pending, as last told in this session, in bytes.
     pub pending_bytes: Option<u64>,
+    /// How often the VMM asked a source what is left to move once the device stands (`VFIO_DEVICE_FEATURE_MIG_DATA_SIZE`), refused
+    /// questions too. QEMU (10.0, `migration_iteration_run()`) asks when what it believes to be left has come to fit into the downtime that
+    /// is allowed: what it then does not stop for was a switch-over that it put off. Without a measured bandwidth it stops unasked.
+    pub size_queries: Option<u64>,
     /// Time that the driver was busy staging or taking in data, in nanoseconds.
     pub data_busy_ns: Option<u64>,
     /// Time that the driver was busy answering dirty queries, in nanoseconds.
@@ -276,7 +290,7 @@ pub struct Figures {
 impl Session {
     /// What was moved, from its beginning to its end, or to what is known now.
     pub fn figures(&self) -> Figures {
-        let Coverage { data, dirty, dma, .. } = self.coverage;
+        let Coverage { data, dirty, dma, access, .. } = self.coverage;
         let direction = match self.role {
             Role::Source => DataDirection::Save,
             Role::Destination => DataDirection::Resume,
@@ -298,6 +312,10 @@ impl Session {
                 _ => None,
             },
             pending_bytes: self.pending_bytes(),
+            size_queries: difference(
+                access && self.protocol == Protocol::V2 && self.role == Role::Source,
+                &|sums| sums.left.stop_copy_tellings.saturating_add(sums.left.stop_copy_refusals),
+            ),
             data_busy_ns: difference(data, &|sums| sums.data_busy_ns[direction]),
             query_busy_ns: difference(dirty, &|sums| sums.query_busy_ns),
             dma_to_memory_bytes: difference(dma, &|sums| sums.dma_bytes[to_memory]),
@@ -341,6 +359,15 @@ impl Session {
     /// Whether its device is one that is seen from outside.
     pub fn is_seen_from_outside(&self) -> bool {
         self.last.or(self.base).is_some_and(|sums| Seen::of(&sums) == Seen::Outside)
+    }
+
+    /// How often the device had nothing to give while it ran, and what was left of what it told.
+    pub fn dry(&self) -> Dry {
+        let (Some(base), Some(last)) = (self.base.as_ref(), self.last.as_ref()) else {
+            return Dry::default();
+        };
+        let answers = last.withheld.answers.saturating_sub(base.withheld.answers);
+        Dry { answers, bytes: last.withheld.bytes }
     }
 
     /// When the ends of the migration can be seen to meet.

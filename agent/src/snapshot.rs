@@ -6,6 +6,7 @@
 
 use crate::{
     observer::{DeviceReport, Observer},
+    probes::{attach::Missing, wanted},
     session::{machine::Migration, report::Report},
 };
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ pub struct Snapshot {
     pub monotonic_ns: u64,
     /// The agent's version.
     pub version: Cow<'static, str>,
-    /// The probes, in their order.
+    /// The probes that have something to watch on this host, in their order.
     pub probes: Vec<Probe>,
     /// Records that did not reach the agent, since the probes were loaded; `null` where not all losses can be told.
     pub lost: Option<u64>,
@@ -46,8 +47,8 @@ pub struct Probe {
 impl Snapshot {
     /// What `observer` knows at `now_ns`.
     pub fn of(observer: &Observer, now_ns: u64) -> Self {
-        let probe = |(event, attached): (&migscope_abi::probe::Probe, &Result<(), _>)| {
-            let missing: Option<&crate::probes::attach::Missing> = attached.as_ref().err();
+        let probe = |(event, attached): (migscope_abi::probe::Probe, &Result<(), Missing>)| {
+            let missing = attached.as_ref().err();
             Probe {
                 name: event.name().into(),
                 attached: missing.is_none(),
@@ -55,16 +56,10 @@ impl Snapshot {
                 remedy: missing.map(|missing| missing.remedy.clone()),
             }
         };
-        // A probe for a module that is not loaded misses nothing, unless it is so with all of them.
-        let standing = observer.standing();
-        let sees = standing.values().any(Result::is_ok);
-        let matters = |attached: &Result<(), crate::probes::attach::Missing>| {
-            !sees || !attached.as_ref().is_err_and(|missing| missing.dormant)
-        };
         Self {
             monotonic_ns: now_ns,
             version: env!("CARGO_PKG_VERSION").into(),
-            probes: standing.iter().filter(|(_, attached)| matters(attached)).map(probe).collect(),
+            probes: wanted(observer.standing()).map(probe).collect(),
             lost: observer.losses_so_far().total(),
             devices: observer.device_reports(now_ns),
             sessions: observer.session_reports(now_ns),

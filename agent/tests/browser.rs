@@ -11,7 +11,7 @@ mod scripted;
 use chromium::Chromium;
 use migscope::device_key::DeviceKey;
 use migscope::state::State;
-use migscope_abi::ring::DeviceSums;
+use migscope_abi::{probe::Probe, ring::DeviceSums};
 use scripted::{
     Scripted, blind,
     migration::{DESTINATION, SOURCE},
@@ -81,7 +81,8 @@ fn an_empty_page_says_what_to_do_and_what_is_missing() {
     });
     page.wait_for_text("#missing-probes", "vfio_mediate is not loaded");
     assert!(page.text("#missing-probes").contains("To mend it: insmod vfio_mediate.ko"));
-    assert!(page.text("#probes").contains("0 of 6 probes attached"), "{}", page.text("#probes"));
+    let none = format!("0 of {} probes attached", Probe::COUNT);
+    assert!(page.text("#probes").contains(&none), "{}", page.text("#probes"));
     picture(&mut page, "empty");
     page.was_content(&server.url());
 }

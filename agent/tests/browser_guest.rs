@@ -89,7 +89,8 @@ fn a_real_migration_is_shown_while_it_runs_and_as_the_client_counted_it() {
     page.look(1180, 900, "light");
     page.open(&url);
     page.wait_for_text("#connection-state", "live");
-    page.wait_for_text("#probes", "6 of 6 probes attached");
+    page.wait_for_text("#probes", " probes attached");
+    page.wait_for("document.querySelector('#missing').hidden");
     page.wait_for("!document.querySelector('#empty').hidden");
     let loads = page.loads;
     page.evaluate(WATCH);

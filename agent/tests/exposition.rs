@@ -415,6 +415,33 @@ fn a_loss_makes_states_unknown_and_sessions_inexact_until_told_again() {
 }
 
 #[test]
+fn a_device_for_which_there_is_no_room_is_lost_alone() {
+    let mut observer = observer();
+    observer.probes(attached());
+    observer.losses(losses(0), MS);
+    let start = DeviceSums::default();
+    let without_room = StateChange {
+        sums: None,
+        ..change(DESTINATION, State::Running, State::PreCopy, 3 * MS, start)
+    };
+    observer.events(&[
+        Event::State(change(SOURCE, State::Running, State::PreCopy, 2 * MS, start)),
+        Event::State(without_room),
+    ]);
+    observer.losses(Losses { told: [0, 7, 0, 0], ..losses(0) }, 4 * MS);
+    let states: Vec<_> = observer.device_reports(5 * MS).into_iter().map(|it| it.state).collect();
+    assert_eq!(states, [Some("pre_copy".into()), Some("pre_copy".into())]);
+    let reports = observer.session_reports(5 * MS);
+    let known: Vec<_> = reports.iter().map(|it| (it.exact, it.figures.data_bytes)).collect();
+    assert_eq!(known, [(true, Some(0)), (false, None)]);
+    assert!(exposition(&observer).contains("events_lost_total{reason=\"map_full\"} 7"));
+    // A call whose end was not seen may have been of anybody.
+    observer.losses(Losses { told: [0, 7, 0, 1], ..losses(0) }, 6 * MS);
+    assert!(observer.device_reports(7 * MS).iter().all(|device| device.state.is_none()));
+    assert!(observer.session_reports(7 * MS).iter().all(|session| !session.exact));
+}
+
+#[test]
 fn a_run_that_the_kernel_left_out_is_a_loss() {
     let mut observer = observer();
     observer.probes(attached());

@@ -114,6 +114,24 @@ impl Source {
         }
     }
 
+    /// The device is asked `passes` times, a fifth of a second apart. It gives at `throughput` what it has beyond `held` bytes, and
+    /// then says that it has nothing.
+    fn run_dry(&mut self, passes: u64, held: u64) {
+        for _ in 0..passes {
+            let given = self.sums.pending_bytes.saturating_sub(held);
+            self.sums.data_bytes[0] += given;
+            self.sums.data_busy_ns[0] += given * STEP_NS / self.throughput;
+            self.sums.pending_bytes -= given;
+            self.sums.pending_reads += 2;
+            self.sums.withheld.bytes = self.sums.pending_bytes;
+            self.sums.withheld.answers += 1;
+            for _ in 0..4 {
+                self.now_ns += STEP_NS;
+                self.read();
+            }
+        }
+    }
+
     fn queries(&mut self, rounds: u64, outcome: Outcome) {
         for round in 0..=rounds {
             for start in 0..4 {
@@ -247,4 +265,54 @@ fn a_destination_that_becomes_slow_is_blamed_while_it_is() {
     // It has most of its time to itself again; what waits still does.
     source.run_into(100, STEP_NS / 2, MIB);
     assert!(source.reasons().is_empty(), "{:?}", source.outlook());
+}
+
+#[test]
+fn what_a_device_does_not_give_while_it_runs_is_for_the_stop() {
+    let mut source = Source::new(4279, MIB, 0);
+    source.run_dry(1, 4224);
+    assert_eq!(source.outlook().verdict, "unknown", "it may have nothing yet");
+    source.run_dry(2, 4224);
+    let near = |source: &Source| {
+        let outlook = source.outlook();
+        assert_eq!((&*outlook.verdict, outlook.blocked.len()), ("converging", 0), "{outlook:?}");
+        assert!(outlook.dirty_bytes_per_second.is_some_and(|rate| rate < 10.0), "next to nothing");
+        let downtime = outlook.downtime.expect("it was seen to give").expected_ns;
+        let (moving, fixed) = (4224 * STEP_NS / MIB, outlook.downtime_fixed_ns.expect("assumed"));
+        assert!(downtime.abs_diff(moving + fixed) < 1_000_000, "{outlook:?}");
+        let remaining = outlook.remaining.expect("the VMM can stop it");
+        assert!((downtime..downtime + 2 * STEP_NS).contains(&remaining.expected_ns), "{outlook:?}");
+        assert_eq!(remaining.high_ns, None, "but when it does is not seen");
+    };
+    near(&source);
+    // What becomes stale meanwhile moves meanwhile, and a minute of waiting is no fault of the device.
+    source.sums.pending_bytes += 1000;
+    source.run_dry(300, 4224);
+    near(&source);
+}
+
+#[test]
+fn a_device_that_gives_later_what_it_did_not_give_at_first_is_only_slow() {
+    let mut source = Source::new(101 * MIB, MIB, 0);
+    source.run_dry(2, 100 * MIB);
+    for held in [99, 98, 97, 96, 95, 94, 93, 92, 91, 90] {
+        source.run_dry(4, held * MIB);
+        assert_eq!(source.reasons(), Vec::<String>::new(), "{held}: {:?}", source.outlook());
+    }
+    // It gives 1 MiB in 0.8 s.
+    let remaining = source.outlook().remaining.expect("a pace was seen");
+    assert!(
+        remaining.expected_ns > 20_000_000_000,
+        "90 MiB are to come before the stop, or during it: {remaining:?}"
+    );
+}
+
+#[test]
+fn a_stop_part_that_a_device_never_told_may_be_too_large_all_the_same() {
+    let mut source = Source::new(101 * MIB, MIB, 0);
+    source.run_dry(40, 100 * MIB);
+    assert_eq!(source.reasons(), ["stop_copy_above_budget"], "6 MiB fit: {:?}", source.outlook());
+    let mut source = Source::new(5 * MIB, MIB, 0);
+    source.run_dry(40, 4 * MIB);
+    assert_eq!(source.reasons(), Vec::<String>::new(), "{:?}", source.outlook());
 }

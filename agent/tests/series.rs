@@ -126,12 +126,18 @@ proptest! {
     }
 }
 
+/// One of many devices.
+fn key(number: usize) -> DeviceKey {
+    let [function, bus, ..] = number.to_le_bytes();
+    DeviceKey::pci(0, bus, function)
+}
+
 #[test]
 fn a_family_that_is_full_says_what_it_refused_until_devices_age_out() {
     let observer = observer();
     let metrics = observer.metrics();
-    let keys: Vec<_> = (0..=u8::MAX).map(|function| DeviceKey::pci(0, 0, function)).collect();
-    let one_more = DeviceKey::pci(0, 1, 0);
+    let keys: Vec<_> = (0..DEVICES).map(key).collect();
+    let one_more = key(DEVICES);
     let show = |key: DeviceKey| {
         let device = key.to_string();
         let outlook = Convergence {
@@ -148,7 +154,7 @@ fn a_family_that_is_full_says_what_it_refused_until_devices_age_out() {
     };
     keys.iter().copied().for_each(show);
     let shown = || String::from_utf8(metrics.encode().expect("encodes")).expect("text");
-    assert!(!shown().contains("refused_total{"), "256 devices have room");
+    assert!(!shown().contains("refused_total{"), "as many devices have room");
     show(one_more);
     within_bounds(metrics).expect("bounded");
     let text = shown();
@@ -174,8 +180,8 @@ fn a_family_that_is_full_says_what_it_refused_until_devices_age_out() {
 fn a_device_that_was_refused_is_shown_once_another_ages_out_though_nothing_of_it_changes() {
     let mut observer = observer();
     observer.probes(Probe::ALL.into_iter().map(|event| (event, Ok(()))).collect());
-    let keys: Vec<_> = (0..=u8::MAX).map(|function| DeviceKey::pci(0, 0, function)).collect();
-    let one_more = DeviceKey::pci(0, 1, 0);
+    let keys: Vec<_> = (0..DEVICES).map(key).collect();
+    let one_more = key(DEVICES);
     let change = |device, cause, at_ns| {
         let running = State::Running;
         Event::State(StateChange {

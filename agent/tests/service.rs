@@ -3,6 +3,7 @@
 
 mod support;
 
+use migscope_abi::probe::Probe;
 use rustix::process::Signal;
 use std::{
     fs,
@@ -58,7 +59,8 @@ fn the_manager_is_told_of_readiness_reload_and_end() {
     let agent = Agent::spawn(&mut manager.command(), 1);
     let first = manager.message();
     assert!(first.starts_with("READY=1\n"), "nothing comes before it: {first}");
-    assert!(first.contains("STATUS=") && first.contains("of 22 probes attached"), "{first}");
+    let standing = format!(" of {} probes attached", Probe::COUNT);
+    assert!(first.contains("STATUS=") && first.contains(&standing), "{first}");
     assert_eq!(agent.get("/readyz").0, 200, "ready means that the probes were tried");
 
     agent.signal(Signal::HUP);

@@ -28,12 +28,14 @@ static START: Conducted = Conducted {
     untold: 0,
 };
 
-/// Shows the watch an access.
+/// Shows the watch an access; gives what is pending if the device said that it has none of it to give.
 #[inline(always)]
-pub(crate) fn accessed(ctx: &impl EbpfContext, probe: Probe, event: &trace::RegionAccess) {
-    let Some(conducted) = conducted(probe, event.device) else {
-        return;
-    };
+pub(crate) fn accessed(
+    ctx: &impl EbpfContext,
+    probe: Probe,
+    event: &trace::RegionAccess,
+) -> Option<u64> {
+    let conducted = conducted(probe, event.device)?;
     if let Some(rule) = conducted.watch.access(event) {
         let moment = Moment {
             device: event.device,
@@ -45,6 +47,7 @@ pub(crate) fn accessed(ctx: &impl EbpfContext, probe: Probe, event: &trace::Regi
         };
         broken(ctx, probe, conducted, rule, &moment);
     }
+    conducted.watch.withheld()
 }
 
 /// Shows the watch a change of state, before the record of it is in the ring.

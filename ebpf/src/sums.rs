@@ -11,7 +11,7 @@ use aya_log_ebpf::debug;
 use core::hint::black_box;
 use migscope_abi::{
     probe::Probe,
-    ring::{DeviceSums, Left, Lost, STATE_UNKNOWN, Stay},
+    ring::{DeviceSums, Left, Lost, STATE_UNKNOWN, Stay, Withheld},
 };
 
 /// What a device starts with: nothing counted, and its state not yet told. Too large for a program's stack of 512 bytes.
@@ -31,6 +31,7 @@ pub(crate) static START: DeviceSums = DeviceSums {
     query_busy_ns: 0,
     stay: Stay::NONE,
     left: Left::NONE,
+    withheld: Withheld::NEVER,
 };
 
 /// Changes the sums of `device` and gives them back, or counts the loss when the map has no room for another device.

@@ -7,6 +7,7 @@
 mod agent;
 mod driver;
 mod intake;
+mod overhead;
 mod prediction;
 
 use std::io::{self, Write};
@@ -42,6 +43,11 @@ pub(crate) enum Bench {
     ///
     /// Held against a million. On the host, without a kernel's part in it.
     Intake(Arguments),
+    /// What it costs a migration to be watched: QEMU 10 and mtty, with the agent and without, in turn
+    ///
+    /// Total time and downtime of each pair of migrations, with the agent over without it. Five minutes on two CPUs.
+    #[command(after_long_help = overhead::EXAMPLES)]
+    Overhead(overhead::Arguments),
     /// The agent's predictions: their errors beside those of QEMU, KubeVirt and the geometric model
     ///
     /// Replays migrations that are simulated page by page, or recorded ones. A few minutes on two CPUs.
@@ -88,6 +94,9 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<ExitCode> {
         Bench::Driver(Arguments { runs, json }) => (driver::run(workspace, *runs)?, *json),
         Bench::Agent(Arguments { runs, json }) => (agent::run(workspace, *runs)?, *json),
         Bench::Intake(Arguments { runs, json }) => (intake::measure(workspace, *runs)?, *json),
+        Bench::Overhead(overhead::Arguments { pairs, json }) => {
+            (overhead::run(workspace, *pairs)?, *json)
+        }
         Bench::Prediction(arguments) => return prediction::run(workspace, arguments),
     };
     if json {
@@ -145,6 +154,7 @@ fn shown(value: f64, unit: &str) -> String {
         "B/s" => format!("{:.0} MiB/s", value / MIB),
         "B" if value >= MIB => format!("{:.1} MiB", value / MIB),
         "%" => format!("{value:.1} %"),
+        "ratio" => format!("{value:.3}"),
         "ns" if value >= 1e6 => format!("{:.1} ms", value / 1e6),
         "ns" if value >= 1e4 => format!("{:.1} us", value / 1e3),
         _ => format!("{value:.0} {unit}"),
@@ -164,6 +174,7 @@ mod tests {
         assert_eq!(shown(20_000_000.0, "B"), "19.1 MiB");
         assert_eq!(shown(101.4, "B"), "101 B");
         assert_eq!(shown(0.26, "%"), "0.3 %");
+        assert_eq!(shown(1.0064, "ratio"), "1.006");
     }
 
     #[test]

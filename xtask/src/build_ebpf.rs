@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+use crate::arch::Arch;
 use crate::child;
 use crate::setup::bpf_linker;
 use crate::setup::rust::Rust;
@@ -19,10 +20,10 @@ const TARGET: &str = "bpfel-unknown-none";
 pub(crate) const PACKAGE: &str = "migscope-ebpf";
 
 /// Builds the object; returns its path.
-pub(crate) fn build(workspace: &Workspace, release: bool) -> Result<PathBuf> {
-    cargo(workspace, "build", release, &[])?;
+pub(crate) fn build(workspace: &Workspace, arch: Arch, release: bool) -> Result<PathBuf> {
+    cargo(workspace, arch, "build", release, &[])?;
     let profile = if release { "release" } else { "debug" };
-    let object = target(workspace)?.join(TARGET).join(profile).join(PACKAGE);
+    let object = target(workspace, arch)?.join(TARGET).join(profile).join(PACKAGE);
     anyhow::ensure!(object.is_file(), "cargo built no {}", object.display());
     Ok(object)
 }
@@ -30,6 +31,7 @@ pub(crate) fn build(workspace: &Workspace, release: bool) -> Result<PathBuf> {
 /// Runs a cargo subcommand on the probes, for the BPF target.
 pub(crate) fn cargo(
     workspace: &Workspace,
+    arch: Arch,
     subcommand: &str,
     release: bool,
     more: &[&str],
@@ -50,8 +52,8 @@ pub(crate) fn cargo(
         .env("PATH", rust.path(&[folder])?)
         // Not the workspace's own: with these flags nothing that is there could be used, and an editor's
         // cargo would hold its lock.
-        .env("CARGO_TARGET_DIR", target(workspace)?)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags())
+        .env("CARGO_TARGET_DIR", target(workspace, arch)?)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(arch))
         .env_remove("RUSTFLAGS");
     if !release {
         // What rustc makes of core without optimising, the verifier refuses: calls that do not return
@@ -70,9 +72,9 @@ pub(crate) fn cargo(
 }
 
 /// As aya-build 0.2 has them; aya-ebpf's registers depend on the architecture that is traced.
-fn flags() -> String {
+fn flags(arch: Arch) -> String {
     let flags = [
-        "--cfg=bpf_target_arch=\"x86_64\"",
+        &format!("--cfg=bpf_target_arch=\"{arch}\""),
         // BTF is made from it, and the loader reads the maps' types there.
         "-Cdebuginfo=2",
         "-Clink-arg=--btf",
@@ -81,12 +83,13 @@ fn flags() -> String {
     flags.join("\x1f")
 }
 
-fn target(workspace: &Workspace) -> Result<PathBuf> {
-    workspace.output("ebpf")
+/// One for each machine: with other flags nothing that is there could be used.
+fn target(workspace: &Workspace, arch: Arch) -> Result<PathBuf> {
+    workspace.output(&format!("ebpf-{arch}"))
 }
 
 /// The subcommand.
-pub(crate) fn run(workspace: &Workspace, release: bool) -> Result<()> {
-    println!("{}", build(workspace, release)?.display());
+pub(crate) fn run(workspace: &Workspace, arch: Arch, release: bool) -> Result<()> {
+    println!("{}", build(workspace, arch, release)?.display());
     Ok(())
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Builds, boots and tests migscope.
 
+mod arch;
 mod bench;
+mod build_agent;
 mod build_driver;
 mod build_ebpf;
 mod cache;
@@ -57,13 +59,24 @@ enum Command {
         #[arg(long, value_enum, default_value_t, conflicts_with = "kdir")]
         kernel: kernel::Variant,
     },
+    /// Build the agent for a host, with the probes in it, and print its path
+    ///
+    /// One file, which needs nothing but a C library that is not older than this machine's: copy it to the host, and see `migscope --help`.
+    BuildAgent {
+        /// The host's machine, as `uname -m` says it [default: this one's]
+        #[arg(long, value_enum, default_value_t = arch::Arch::native())]
+        arch: arch::Arch,
+    },
     /// Build the probes and print the path of the BPF object
     ///
-    /// Building the agent with MIGSCOPE_EBPF_OBJECT set to that path embeds them.
+    /// Building the agent with MIGSCOPE_EBPF_OBJECT set to that path embeds them; `build-agent` does both.
     BuildEbpf {
         /// Optimised, without overflow checks, as `demo` and `test` use it
         #[arg(long)]
         release: bool,
+        /// The machine on which they will run [default: this one's]
+        #[arg(long, value_enum, default_value_t = arch::Arch::native())]
+        arch: arch::Arch,
     },
     /// Boot the guest: the kernel of `kernel`, the driver loaded, the devices bound
     #[command(subcommand)]
@@ -136,7 +149,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             kernel::run(&workspace, variant)?;
         }
         Command::BuildDriver { kdir, kernel } => build_driver::run(&workspace, kdir, kernel)?,
-        Command::BuildEbpf { release } => build_ebpf::run(&workspace, release)?,
+        Command::BuildAgent { arch } => build_agent::run(&workspace, arch)?,
+        Command::BuildEbpf { release, arch } => build_ebpf::run(&workspace, arch, release)?,
         Command::Demo { json, keep } => return demo::run(&workspace, json, keep),
         Command::Fuzz(arguments) => return fuzz::run(&workspace, &arguments),
         Command::Test => return test::run(&workspace),

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::arch::Arch;
 use crate::build_driver;
 use crate::build_ebpf;
 use crate::child;
@@ -63,7 +64,13 @@ fn clippy(workspace: &Workspace) -> Result<()> {
 }
 
 fn clippy_ebpf(workspace: &Workspace) -> Result<()> {
-    build_ebpf::cargo(workspace, "clippy", true, &["--quiet", "--", "-D", "warnings"])
+    build_ebpf::cargo(
+        workspace,
+        Arch::native(),
+        "clippy",
+        true,
+        &["--quiet", "--", "-D", "warnings"],
+    )
 }
 
 /// The kernel's own choice of lints (its Makefile, `rust_common_flags`); W=e makes warnings errors, of

@@ -8,12 +8,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::{Artifact, Message};
 
+use crate::arch::Arch;
 use crate::build_ebpf;
 use crate::child;
 use crate::workspace::Workspace;
 
 /// The agent's build script embeds the object that this names.
-const OBJECT: &str = "MIGSCOPE_EBPF_OBJECT";
+pub(crate) const OBJECT: &str = "MIGSCOPE_EBPF_OBJECT";
 
 /// An executable that cargo built.
 pub(crate) struct Executable {
@@ -108,7 +109,7 @@ pub(crate) fn guest_test(workspace: &Workspace, name: &str) -> Result<PathBuf> {
 /// Cargo in the workspace, with the probes for the agent to embed. All builds of the agent in one run
 /// say the same here, or each would throw away what the last one compiled.
 pub(crate) fn cargo(workspace: &Workspace) -> Result<Command> {
-    let object = build_ebpf::build(workspace, true)?;
+    let object = build_ebpf::build(workspace, Arch::native(), true)?;
     let mut command = child::bound("cargo");
     command.current_dir(&workspace.root).env(OBJECT, object);
     Ok(command)

@@ -11,6 +11,7 @@ pub(crate) mod kernel_source;
 pub(crate) mod node_exporter;
 pub(crate) mod packages;
 pub(crate) mod promtool;
+pub(crate) mod qemu;
 pub(crate) mod rust;
 mod unpacked;
 
@@ -50,6 +51,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     println!("bpf-linker   {}", bpf_linker::ensure(workspace, &rust)?.display());
     println!("promtool     {}", promtool::ensure(workspace)?.display());
     println!("linux source {}", kernel_source::ensure(workspace)?.display());
+    println!("qemu 10      {}", qemu::ensure(workspace)?.display());
     Ok(())
 }
 

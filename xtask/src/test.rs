@@ -3,6 +3,7 @@
 //!
 //! Every step runs whatever became of the others; the last line of the output is the total.
 
+mod aarch64;
 mod machines;
 mod page;
 pub(crate) mod report;
@@ -59,6 +60,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     guest_suite(workspace, &mut report);
     fuzz_and_kunit(workspace, &mut report);
     demo_json(workspace, &mut report);
+    aarch64::step(workspace, &mut report);
     page::steps(workspace, None, &mut report);
 
     println!("\n{report}");
@@ -162,6 +164,11 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         let mut environment = programs.environment();
         environment.push(build_driver::provider(workspace, &tree, &driver)?);
         environment.push(build_driver::region(workspace, &tree)?);
+        match setup::qemu::environment(workspace) {
+            Ok(variable) => environment.push(variable),
+            // Its tests say themselves that they were not run.
+            Err(error) => eprintln!("there is no QEMU 10: {error:#}"),
+        }
         let debug = Kernel::ensure(workspace, Variant::Debug)?;
         let debug_driver = build_driver::build(workspace, &debug.build_tree())?;
         let guests = [(kernel, driver), (debug, debug_driver)];

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `migscope report`.
 
-use crate::report::{Document, compare, html, load, perfetto, terminal};
+use crate::{
+    harmless::harmless,
+    report::{Document, compare, html, load, perfetto, terminal},
+};
 use clap::Args;
 use std::{
     error::Error,
@@ -104,7 +107,7 @@ fn read(path: &Path, session: Option<u64>) -> Result<Document, ReportError> {
     let mut document = load::load(path)
         .map_err(|source| ReportError::Unreadable { path: path.to_owned(), source })?;
     for fault in &document.recording.faults {
-        eprintln!("migscope: warning: {}: {fault}", path.display());
+        eprintln!("migscope: warning: {}", harmless(&format!("{}: {fault}", path.display())));
     }
     if let Some(id) = session
         && !document.keep_only(id)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One thing that was looked for.
 
-use crate::probes::attach::Missing;
+use crate::{harmless::harmless, probes::attach::Missing};
 use serde::Serialize;
 use std::fmt;
 
@@ -61,10 +61,12 @@ impl fmt::Display for Finding {
             (false, true) => "NO ",
             (false, false) => "no ",
         };
-        write!(f, "  {mark}  {:<26} ", self.name)?;
+        write!(f, "  {mark}  {:<26} ", harmless(&self.name))?;
         match (&self.detail, &self.why, &self.remedy) {
-            (Some(detail), ..) => write!(f, "{detail}"),
-            (None, Some(why), Some(remedy)) => write!(f, "{why}\n{:34}mend: {remedy}", ""),
+            (Some(detail), ..) => write!(f, "{}", harmless(detail)),
+            (None, Some(why), Some(remedy)) => {
+                write!(f, "{}\n{:34}mend: {}", harmless(why), "", harmless(remedy))
+            }
             _ => Ok(()),
         }
     }

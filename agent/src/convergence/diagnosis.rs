@@ -77,8 +77,13 @@ impl Signs<'_> {
         self.evidence.undrained_ns.is_some_and(|ns| seconds(ns) >= UNDRAINED_S)
     }
 
+    /// Nothing moves, though something could: what is for the stop waits for it.
     fn frozen(&self) -> bool {
-        let left = self.evidence.remaining_bytes.is_some_and(|left| left > 0);
+        let for_stop = match self.phase {
+            Phase::PreCopy => self.evidence.stop_copy_bytes.unwrap_or(0),
+            Phase::Stopped => 0,
+        };
+        let left = self.evidence.remaining_bytes.is_some_and(|left| left > for_stop);
         left && self.evidence.still_ns.is_some_and(|ns| seconds(ns) >= FROZEN_S)
     }
 

@@ -42,6 +42,12 @@ pub struct Reading {
     /// Complete syncs so far: it counts up when `last_sync_bytes` is made anew, and only then. A pass lies between two.
     /// (Not the buffers that a device hands out, which the session calls iterations.)
     pub iteration: u64,
+    /// How long the source's driver was busy giving what was moved, in nanoseconds.
+    #[serde(default)]
+    pub busy_ns: Option<u64>,
+    /// How often the source was asked and had nothing to give, though it runs and told something to be left.
+    #[serde(default)]
+    pub empty_answers: u64,
 }
 
 impl Reading {
@@ -57,6 +63,8 @@ impl Reading {
             dirtied_bytes: None,
             last_sync_bytes: None,
             iteration: 0,
+            busy_ns: None,
+            empty_answers: 0,
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Outset {
     pub(super) dirty_error: f64,
     /// How far off the throughput may lie, as a share.
     pub(super) throughput_error: f64,
+    /// Whether nothing can move any more until the device stands.
+    pub(super) drained: bool,
 }
 
 impl Outset {
@@ -66,7 +68,8 @@ impl Outset {
         // If nobody has told, it may be that nothing is dirtied at all.
         let cleanest = if self.dirty_known { -BAND } else { f64::NEG_INFINITY };
         let low = self.follow(1.0 + error, cleanest).unwrap_or(0.0);
-        let high = self.follow(1.0 - error, BAND);
+        // When the VMM stops a device that waits for nothing but that follows from its memory, which is not seen here.
+        let high = self.follow(1.0 - error, BAND).filter(|_| !self.drained);
         Some(Remaining {
             expected_ns,
             low_ns: until(low, downtime.low_ns).min(expected_ns),
@@ -95,7 +98,7 @@ mod tests {
             total: 4.0 * GIB,
             leaves: 1.0,
         };
-        Outset { standing, dirty_known: true, dirty_error, throughput_error }
+        Outset { standing, dirty_known: true, dirty_error, throughput_error, drained: false }
     }
 
     fn remaining(of: &Outset) -> Remaining {

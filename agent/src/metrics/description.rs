@@ -11,7 +11,7 @@
 use crate::latency::Bounds;
 
 /// Devices that have series at a time: as many as the maps of the probes tell apart (`ebpf/src/maps.rs`).
-pub const DEVICES: usize = 256;
+pub const DEVICES: usize = 1024;
 
 /// Families at most, for the bound of the one family that has a label of their names.
 pub(super) const FAMILIES: usize = 128;
@@ -173,6 +173,6 @@ mod tests {
         assert_eq!(family.most_series(), 1);
         family.labels =
             vec![Label::device(), Label::follows("vm"), Label::one_of("op", ["read", "write"])];
-        assert_eq!(family.most_series(), 512);
+        assert_eq!(family.most_series(), 2 * DEVICES);
     }
 }

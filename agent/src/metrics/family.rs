@@ -322,6 +322,7 @@ impl<const N: usize> Collector for Latencies<N> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::DEVICES;
     use super::*;
     use prometheus::Registry;
 
@@ -341,15 +342,15 @@ mod tests {
     fn one_series_more_than_the_bound_is_refused_and_counted() {
         let mut catalog = Catalog::new(Registry::new());
         let family = devices(&mut catalog);
-        for device in 0..=256 {
+        for device in 0..=DEVICES {
             family.set([&device.to_string()], 1.0);
         }
-        assert_eq!((family.series(), refused(&catalog)), (256, 1.0));
+        assert_eq!((family.series(), refused(&catalog)), (DEVICES, 1.0));
         family.set(["0"], 2.0);
         assert_eq!(refused(&catalog), 1.0, "a series that is there can be changed");
         assert_eq!(catalog.evict("0"), 1);
-        family.set(["256"], 1.0);
-        assert_eq!((family.series(), refused(&catalog)), (256, 1.0), "there is room again");
+        family.set([&DEVICES.to_string()], 1.0);
+        assert_eq!((family.series(), refused(&catalog)), (DEVICES, 1.0), "there is room again");
     }
 
     #[test]

@@ -9,14 +9,14 @@ use super::{
     number,
 };
 use crate::{
-    probes::{Standing, stats::ProgramCost},
+    probes::{Standing, stats::ProgramCost, wanted},
     sample::{Losses, Sample},
 };
 use migscope_abi::{
     probe::Probe,
     ring::{Kind, Lost},
 };
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Families of the agent itself.
 pub struct OwnFamilies {
@@ -40,7 +40,8 @@ const MALFORMED: &str = "malformed";
 /// Maps of the probes that grow with the devices seen.
 const MAPS: [&str; 2] = ["DEVICE_SUMS", "ACCESSES"];
 
-/// The same for a run that the kernel left out because the probe was running already on that CPU.
+/// The same for a run that the kernel left out: programs of kprobes do not run on a CPU on which another program does, or on which a thread
+/// is in the middle of reading a map (`bpf_prog_active`), this agent's too. Where that thread is set aside there, a whole time slice is lost.
 const SKIPPED: &str = "skipped";
 
 impl OwnFamilies {
@@ -179,14 +180,10 @@ impl OwnFamilies {
 
     /// Shows which probes are attached.
     pub fn probes(&self, standing: &Standing) {
-        let sees = standing.values().any(Result::is_ok);
-        for (probe, attached) in standing {
-            let shown = match attached {
-                Ok(()) => Some(1.0),
-                // Nothing is missing, so nobody is to be called for it, unless nothing at all is seen.
-                Err(missing) if missing.dormant && sees => None,
-                Err(_) => Some(0.0),
-            };
+        let wanted: BTreeMap<_, _> = wanted(standing).collect();
+        for probe in standing.keys() {
+            // Of one that is not wanted nothing is missing, so nobody is to be called for it.
+            let shown = wanted.get(probe).map(|attached| if attached.is_ok() { 1.0 } else { 0.0 });
             self.probe_attached.set_known([probe.name()], shown);
         }
     }

@@ -127,6 +127,11 @@ impl Maps {
         })
     }
 
+    /// How many devices have a place of their own; `None` where the kernel does not tell.
+    pub fn room_for_devices(&self) -> Option<usize> {
+        usize::try_from(*self.capacities.get("DEVICE_SUMS")?).ok()
+    }
+
     /// What was lost since the probes were loaded, by [`Lost`].
     ///
     /// # Errors

@@ -5,12 +5,13 @@ use super::{Options, RecordError, Recorder, Summary};
 use crate::{
     metrics::Metrics,
     observer::Observer,
-    probes::{Standing, object},
+    probes::{Standing, attach::Missing, object, wanted},
     sampler::{Sampler, Shared, lock},
     session::{End, Role, Session},
 };
 use prometheus::Registry;
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     io,
     path::Path,
@@ -153,24 +154,29 @@ impl Told {
 fn attached(standing: &Standing) -> String {
     let names = standing.iter().filter(|(_, attached)| attached.is_ok());
     let names: Vec<_> = names.map(|(event, _)| event.name()).collect();
+    let wanted: BTreeMap<_, _> = wanted(standing).collect();
     let mut text = match names.len() {
         0 => "no probe is attached".to_owned(),
-        all if all == standing.len() => format!("all {all} probes are attached"),
+        all if all == wanted.len() => format!("all {all} probes are attached"),
         _ => format!("attached: {}", names.join(", ")),
     };
     // Mostly all of them miss the same.
-    let mut reasons = Vec::new();
-    for (event, missing) in
-        standing.iter().filter_map(|(event, state)| Some((event, state.as_ref().err()?)))
-    {
-        match reasons.iter_mut().find(|(_, known)| *known == missing) {
-            Some((names, _)) => *names = format!("{names}, {}", event.name()),
-            None => reasons.push((event.name().to_owned(), missing)),
+    let mut reasons: Vec<(&Missing, bool, Vec<&str>)> = Vec::new();
+    for (event, state) in standing {
+        let Err(missing) = state else { continue };
+        match reasons.iter_mut().find(|(known, ..)| *known == missing) {
+            Some((.., names)) => names.push(event.name()),
+            None => reasons.push((missing, wanted.contains_key(event), vec![event.name()])),
         }
     }
-    for (names, missing) in reasons {
+    for (missing, is_wanted, names) in reasons {
         // Writing to a string cannot fail.
-        let _ = write!(text, "; missing: {names} ({}; {})", missing.why, missing.remedy);
+        let _ = if is_wanted {
+            let names = names.join(", ");
+            write!(text, "; missing: {names} ({}; {})", missing.why, missing.remedy)
+        } else {
+            write!(text, "; {} more have nothing to watch ({})", names.len(), missing.why)
+        };
     }
     text
 }
@@ -217,4 +223,31 @@ fn last_line(summary: &Summary, sessions: u64, lost: Option<u64>) -> String {
         let _ = write!(text, "; it ended because the file was full");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probes::all_missing;
+    use migscope_abi::probe::Probe;
+
+    #[test]
+    fn a_probe_that_has_nothing_to_watch_is_not_called_missing() {
+        let waits = Missing::new("no driver is loaded", "load one").dormant();
+        let mut standing: Standing = Probe::ALL.into_iter().map(|probe| (probe, Ok(()))).collect();
+        let all = Probe::COUNT;
+        assert_eq!(attached(&standing), format!("all {all} probes are attached"));
+        standing.insert(Probe::DataRead, Err(waits.clone()));
+        standing.insert(Probe::DataWrite, Err(waits.clone()));
+        let rest = "2 more have nothing to watch (no driver is loaded)";
+        assert_eq!(attached(&standing), format!("all {} probes are attached; {rest}", all - 2));
+
+        standing.insert(Probe::State, Err(Missing::new("the kernel refused it", "report it")));
+        let told = attached(&standing);
+        assert!(told.starts_with("attached: ") && !told.contains("all "), "{told}");
+        assert!(told.contains("; missing: state (the kernel refused it; report it)"), "{told}");
+
+        let blind = attached(&all_missing(&waits));
+        assert!(blind.starts_with("no probe is attached; missing: state, "), "{blind}");
+    }
 }

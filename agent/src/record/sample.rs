@@ -18,7 +18,7 @@ use crate::sample::{Access, LatencySeries, Sample};
 use migscope_abi::{probe::Probe, ring::AccessKey};
 use std::collections::BTreeMap;
 
-/// Most fields that are counted; the probes have room for 8,192.
+/// Most fields that are counted; the probes have room for half of it.
 pub(super) const ACCESSES: usize = 32_768;
 /// Most latency series; there are two for each field of the region.
 pub(super) const SERIES: usize = 256;

@@ -8,13 +8,13 @@
 
 use super::bytes::{Bad, Bytes, put, put_difference, put_length};
 use crate::device_key::DeviceKey;
-use migscope_abi::ring::{DeviceSums, Left, Stay};
+use migscope_abi::ring::{DeviceSums, Left, Stay, Withheld};
 use std::collections::BTreeMap;
 
-/// Most devices; the probes tell 256 apart.
+/// Most devices; as many as the probes tell apart.
 pub(super) const DEVICES: usize = 1024;
 /// Numbers in the sums of a device.
-const NUMBERS: usize = 32;
+const NUMBERS: usize = 34;
 
 /// The sums of a device as a row of numbers.
 type Row = [u64; NUMBERS];
@@ -46,6 +46,7 @@ fn row(sums: &DeviceSums) -> Row {
                 stop_copy_tellings,
                 stop_copy_refusals,
             },
+        withheld: Withheld { bytes: withheld_bytes, answers: withheld_answers },
     } = *sums;
     [
         saved_bytes,
@@ -81,6 +82,8 @@ fn row(sums: &DeviceSums) -> Row {
         stop_copy_bytes,
         stop_copy_tellings,
         stop_copy_refusals,
+        withheld_bytes,
+        withheld_answers,
     ]
 }
 
@@ -119,6 +122,8 @@ fn sums(row: Row) -> DeviceSums {
         stop_copy_bytes,
         stop_copy_tellings,
         stop_copy_refusals,
+        withheld_bytes,
+        withheld_answers,
     ] = row;
     DeviceSums {
         data_bytes: [saved_bytes, resumed_bytes],
@@ -144,6 +149,7 @@ fn sums(row: Row) -> DeviceSums {
             stop_copy_tellings,
             stop_copy_refusals,
         },
+        withheld: Withheld { bytes: withheld_bytes, answers: withheld_answers },
     }
 }
 

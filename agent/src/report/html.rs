@@ -2,7 +2,8 @@
 //! A report as one HTML page that needs nothing else: no network, no font, no other file.
 //!
 //! Everything that is shown goes through maud, which escapes it: a machine's name is chosen by whoever started it. The only text that is
-//! put in as it is comes from this folder (style sheet and script) or from [`plot::json`], which cannot leave its element.
+//! put in as it is comes from this folder (style sheet and script) or from [`plot::json`], which cannot leave its element. What would turn the
+//! order of the text around or hide in it is replaced in the whole page at once.
 
 mod charts;
 mod plot;
@@ -13,6 +14,7 @@ use super::{
     model::{Document, Move, Tone, Verdict},
     units::{UNKNOWN, count, moment, percent, time},
 };
+use crate::harmless::harmless_lines;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 const STYLE: &str = include_str!("html/style.css");
@@ -100,7 +102,8 @@ fn whole(title: &str, body: &Markup) -> String {
             body { (body) script { (PreEscaped(SCRIPT)) } }
         }
     };
-    page.into_string()
+    // Nothing of ours acts but ends of lines: so what does came from outside.
+    harmless_lines(&page.into_string()).into_owned()
 }
 
 fn verdict(verdict: &Verdict, is_title: bool) -> Markup {

@@ -62,16 +62,16 @@ pub fn list(document: &Document, columns: usize) -> String {
         table.row([
             report.id.to_string(),
             detail.began_unix_ns.map_or_else(|| UNKNOWN.to_owned(), moment),
-            report.device.clone(),
-            report.role.to_string(),
-            report.result.as_deref().unwrap_or("under way").to_owned(),
+            clean(&report.device),
+            clean(&report.role),
+            clean(report.result.as_deref().unwrap_or("under way")),
             time(report.duration_ns),
             report.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string()),
             clean(&detail.info.vm),
         ]);
     }
     if document.sessions.is_empty() {
-        put(&mut text, [document.verdict.headline.clone()]);
+        put(&mut text, [clean(&document.verdict.headline)]);
     } else {
         put(&mut text, table.lines(0, columns.max(NARROWEST)));
     }
@@ -178,8 +178,8 @@ fn machines(text: &mut String, document: &Document, columns: usize) {
         table.row([
             machine.vm.as_deref().map_or_else(|| "-".to_owned(), clean),
             machine.pid.to_string(),
-            machine.role.to_string(),
-            machine.result.as_deref().unwrap_or("under way").to_owned(),
+            clean(&machine.role),
+            clean(machine.result.as_deref().unwrap_or("under way")),
             count(machine.sessions.len() as u64),
             shown_time(took),
             if machine.ran_before() { shown_time(machine.downtime_ns) } else { "-".to_owned() },
@@ -238,9 +238,10 @@ fn title(detail: &super::model::Detail) -> String {
     let exact = if report.exact { "exact" } else { "not exact" };
     let kept = counted(report.transitions.len() as u64, "change of state", "changes of state");
     format!(
-        "{}{machine}: {}, {result} after {}  (session {}, pid {}, {exact}, {kept})",
-        report.device,
-        report.role,
+        "{}{machine}: {}, {} after {}  (session {}, pid {}, {exact}, {kept})",
+        clean(&report.device),
+        clean(&report.role),
+        clean(result),
         time(report.duration_ns),
         report.id,
         report.pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string())

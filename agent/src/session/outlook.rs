@@ -17,8 +17,20 @@
 //! **What the v2 protocol tells.** In pre-copy `initial_bytes + dirty_bytes` is what can be read now, and takes the place of `pending_bytes`.
 //! `MIG_DATA_SIZE` estimates all that would have to move if the device stopped now, so what it is more than that can only move then
 //! (QEMU's fix "Report only stop-copy size": the two are not to be added).
+//!
+//! **What neither has a word for.** A device that runs may tell something to be left and have none of it to give: a region whose
+//! `data_size` is 0 though `pending_bytes` is not, which QEMU 5.2 to 7.2 takes for "done for now" (`hw/vfio/migration.c`,
+//! `vfio_save_iterate()`) and asks again some 14 times a second; or a file whose read ends with ENOMSG before all of
+//! `initial_bytes + dirty_bytes` was read. Once the device stands, what is pending must be to be had. So of R bytes left, the W that it
+//! had left when it gave nothing can only move then:
+//!
+//! ```text
+//!   stop-copy part = min(R, W)      before the stop: R − min(R, W)      remaining = until the stop + downtime(stop-copy part)
+//! ```
+//!
+//! Asked once is not enough, for a device may only be slow; and one that later gives some of W was just that ([`Withholding`]).
 
-use super::{Role, Session};
+use super::{Dry, Role, Session};
 use crate::{
     convergence::{Assessment, DestinationFacts, Estimator, Facts, Phase, Rate, Reading, Tracking},
     event::DirtyQuery,
@@ -45,6 +57,7 @@ pub struct Outlook {
     memory_dirty: Option<Rate>,
     all_dirty_bytes: u64,
     loading: Loading,
+    withholding: Withholding,
     assessment: Option<Assessment>,
 }
 
@@ -80,6 +93,35 @@ pub struct Surroundings {
     pub transitions_ns: Option<u64>,
     /// The destination, where it is known and seen; how long it was busy is since its session began.
     pub destination: Option<DestinationFacts>,
+}
+
+/// What a device that runs holds back until it stands.
+#[derive(Clone, Copy, Debug, Default)]
+struct Withholding {
+    /// What was left when it last had nothing to give, and what had been moved until then. In bytes.
+    held: Option<(u64, u64)>,
+    /// It gave some of that later: it is slow, and holds nothing back.
+    slow: bool,
+}
+
+impl Withholding {
+    /// How often it must have had nothing to give.
+    const ANSWERS: u64 = 2;
+
+    /// Takes in that `pending` bytes are left after `moved`, and how often there was nothing to give.
+    fn look(&mut self, pending: u64, moved: u64, dry: Dry) {
+        let gave = |(held, before): (u64, u64)| pending < held && moved > before;
+        self.slow |= self.held.is_some_and(gave);
+        if dry.answers > 0 {
+            self.held = Some((dry.bytes.min(pending), moved));
+        }
+    }
+
+    /// How much it is, once that can be said.
+    fn bytes(&self, dry: Dry) -> Option<u64> {
+        let told = !self.slow && dry.answers >= Self::ANSWERS;
+        self.held.filter(|_| told).map(|(bytes, _)| bytes)
+    }
 }
 
 impl Loading {
@@ -171,6 +213,7 @@ impl Outlook {
         let figures = session.figures();
         let mut reading = Reading::unknown(at_ns, phase);
         reading.moved_bytes = figures.data_bytes;
+        reading.busy_ns = figures.data_busy_ns;
         if let Some(pending) = figures.pending_bytes {
             if self.last_pending.is_some_and(|last| pending > last) && phase == Phase::PreCopy {
                 self.passes = self.passes.saturating_add(1);
@@ -185,16 +228,36 @@ impl Outlook {
                 reading.dirtied_bytes = Some(self.produced.saturating_sub(first));
             }
         }
-        if let Some(stop_copy) = session.sizes().stop_copy_bytes.filter(|_| phase == Phase::PreCopy)
-        {
+        if phase == Phase::PreCopy {
             let pending = figures.pending_bytes.unwrap_or(0);
-            reading.stop_copy_bytes = Some(stop_copy.saturating_sub(pending));
-            let left = reading.remaining_bytes.unwrap_or(0);
-            reading.remaining_bytes = Some(left.saturating_add(stop_copy.saturating_sub(pending)));
+            let beyond = session.sizes().stop_copy_bytes.map(|size| size.saturating_sub(pending));
+            if let Some(beyond) = beyond {
+                let left = reading.remaining_bytes.unwrap_or(0);
+                reading.remaining_bytes = Some(left.saturating_add(beyond));
+            }
+            let withheld = self.withheld(session.dry(), figures.pending_bytes, figures.data_bytes);
+            reading.stop_copy_bytes = match (beyond, withheld) {
+                (None, None) => None,
+                (beyond, withheld) => {
+                    Some(beyond.unwrap_or(0).saturating_add(withheld.unwrap_or(0)))
+                }
+            };
+        }
+        if !self.withholding.slow {
+            reading.empty_answers = session.dry().answers;
         }
         reading.last_sync_bytes = self.last_pass_bytes;
         reading.iteration = self.passes;
         reading
+    }
+}
+
+impl Outlook {
+    /// What of `pending` the device holds back until it stands, as far as that is known.
+    fn withheld(&mut self, dry: Dry, pending: Option<u64>, moved: Option<u64>) -> Option<u64> {
+        let (pending, moved) = pending.zip(moved)?;
+        self.withholding.look(pending, moved, dry);
+        self.withholding.bytes(dry)
     }
 }
 

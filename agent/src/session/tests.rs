@@ -12,6 +12,7 @@ struct Script {
     tracker: Tracker,
     next_id: u64,
     device: DeviceKey,
+    protocol: Protocol,
     state: State,
     at_ns: u64,
     sums: DeviceSums,
@@ -23,6 +24,7 @@ impl Script {
             tracker: Tracker::default(),
             next_id: device * 100 + 1,
             device: DeviceKey(device),
+            protocol: Protocol::Region,
             state: State::Running,
             at_ns: 1_000,
             sums: DeviceSums::default(),
@@ -35,7 +37,7 @@ impl Script {
             at_ns: self.at_ns,
             tgid: 1,
             from: self.state,
-            protocol: Protocol::Region,
+            protocol: self.protocol,
             requested: Some(now),
             now: if result < 0 { self.state } else { now },
             cause,
@@ -332,6 +334,29 @@ fn a_source_that_runs_again_was_not_migrated() {
     pairing.runs(DeviceKey(1));
     let resumed = one(destination.write(State::Running));
     assert_eq!(pairing.ended(&resumed, std::iter::empty()), []);
+}
+
+/// QEMU asks once before it begins to save, for the size of its buffer; that is no look at whether it may stop.
+#[test]
+fn questions_for_the_size_count_from_the_beginning_of_a_source() {
+    let mut script = Script { protocol: Protocol::V2, ..Script::new(1) };
+    script.sums.left.stop_copy_tellings = 1;
+    script.write(State::PreCopy);
+    script.sums.left.stop_copy_tellings += 2;
+    script.sums.left.stop_copy_refusals += 1;
+    script.write(State::StopAndCopy);
+    let session = one(script.write(State::Stopped));
+    assert_eq!(session.figures().size_queries, Some(3));
+
+    let mut destination = Script { protocol: Protocol::V2, ..Script::new(2) };
+    destination.write(State::Resuming);
+    let session = one(destination.write(State::Running));
+    assert_eq!(session.figures().size_queries, None, "nobody asks it");
+
+    let mut region = Script::new(3);
+    region.write(State::StopAndCopy);
+    let session = one(region.write(State::Stopped));
+    assert_eq!(session.figures().size_queries, None, "there is no such question");
 }
 
 fn any_state() -> impl Strategy<Value = State> {

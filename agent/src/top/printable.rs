@@ -4,10 +4,9 @@
 //! The name of a machine comes from the command line of somebody's process. What it holds is not to move the cursor, change a colour,
 //! turn the line around or shift the columns after it: an escape sequence is shown as the characters that it is made of.
 
+use crate::harmless::{REPLACED, acts};
 use unicode_width::UnicodeWidthChar as _;
 
-/// Stands for a character that would do something.
-const REPLACED: char = '\u{fffd}';
 /// Stands for what had no room.
 const CUT: char = '…';
 /// Most characters that are looked at for each cell: marks without a width of their own come in any number.
@@ -47,13 +46,11 @@ pub fn cells(text: &str) -> usize {
 
 /// The character to show, and its width in cells.
 fn cell(char: char) -> (char, usize) {
-    match char {
-        // They end a line for some terminals.
-        '\u{2028}' | '\u{2029}' => (REPLACED, 1),
-        _ => match char.width() {
-            None => (REPLACED, 1),
-            Some(width) => (char, width),
-        },
+    match char.width() {
+        Some(width) if !acts(char) => (char, width),
+        // What hides takes no room either.
+        Some(0) => (char, 0),
+        _ => (REPLACED, 1),
     }
 }
 

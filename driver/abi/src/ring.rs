@@ -124,6 +124,27 @@ pub struct DeviceSums {
     pub stay: Stay,
     /// What a device of the v2 protocol last told of what is left.
     pub left: Left,
+    /// What it did not give while it ran.
+    pub withheld: Withheld,
+}
+
+/// What a device that ran told to be left and gave none of when it was asked: a region that answers `data_size` with 0 though
+/// `pending_bytes` is not, or a read of the v2 protocol's file that ends with ENOMSG before all that was told has been read. As long as it does not
+/// change its mind, that can move only once the device stands.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
+#[repr(C)]
+pub struct Withheld {
+    /// How much it was the last time, in bytes; it means nothing while `answers` is 0.
+    pub bytes: u64,
+    /// How often it answered so.
+    pub answers: u64,
+}
+
+impl Withheld {
+    /// It never answered so.
+    pub const NEVER: Self = Self { bytes: 0, answers: 0 };
 }
 
 /// What a device of the v2 protocol last told of what is left to move. All 0 of one of the region protocol, which has `pending_bytes` alone.
@@ -319,11 +340,13 @@ pub const fn latency_series(field: u32, op: u32) -> u32 {
 pub enum Lost {
     /// The ring was full.
     RingFull = 0,
-    /// A map was full: a device's or a field's sums are missing.
+    /// A map with an entry for each device was full: nothing is added up of one that has none, or of one of its fields. What is known of
+    /// the others is all the same.
     MapFull = 1,
     /// What was to be looked at could not be read.
     Unreadable = 2,
-    /// A call was seen to begin and not to end: the kernel has only so many places for calls whose end is waited for.
+    /// A call was seen to begin and not to end, or a file with device data is not followed: there are only so many places for these, in
+    /// the kernel and in our maps.
     Unfinished = 3,
 }
 
@@ -354,9 +377,9 @@ pub const fn lost_slot(probe: Probe, reason: Lost) -> u32 {
 const _: () = {
     assert!(Lost::COUNT == 4);
     assert!(size_of::<Header>() == 16);
-    assert!(size_of::<DeviceSums>() == 256);
-    assert!(size_of::<StateRecord>() == 312);
-    assert!(size_of::<MigStateRecord>() == 312);
+    assert!(size_of::<DeviceSums>() == 272);
+    assert!(size_of::<StateRecord>() == 328);
+    assert!(size_of::<MigStateRecord>() == 328);
     assert!(size_of::<DirtyQueryRecord>() == 80);
     assert!(size_of::<ErrorRecord>() == 72);
     assert!(size_of::<AccessKey>() == 16);

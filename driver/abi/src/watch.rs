@@ -85,6 +85,8 @@ const BITMAP_NEXT: u32 = 1 << 16;
 const BITMAP_LOCATED: u32 = 1 << 17;
 /// How much of it was read is not known.
 const BITMAP_SCATTERED: u32 = 1 << 18;
+/// The access that was shown last told of a device that runs, that it has none to give of what is pending.
+const WITHHELD: u32 = 1 << 19;
 
 /// [`Watch::state`] while no record has told it, and while nobody has the device open.
 const UNKNOWN: u32 = u32::MAX;
@@ -152,6 +154,7 @@ impl Watch {
             // Records are missing, or came before us.
             self.restart(access.state, 0);
         }
+        self.clear(WITHHELD);
         let (field, served) = (access.field, access.result >= 0);
         let read = access.op == Op::Read as u32;
         if self.has(BEGUN) {
@@ -196,6 +199,13 @@ impl Watch {
         } else {
             self.query_access(access, served)
         }
+    }
+
+    /// What is pending, in bytes, if the access that was shown last said that the device has none of it to give for now: `data_size`
+    /// was 0, though `pending_bytes` was not. A device that runs may count what is only to be had once it stands, so that is no breach.
+    #[inline]
+    pub fn withheld(&self) -> Option<u64> {
+        self.has(WITHHELD).then_some(self.pending_bytes)
     }
 
     /// The device changed state, was asked to and refused, was opened, closed or reset.

@@ -118,6 +118,34 @@ fn sessions_and_opens_begin_a_count_and_nothing_else_does() {
     assert!(!begins(1, 1, Cause::Close, 0));
 }
 
+#[test]
+fn a_device_that_runs_and_has_none_of_what_is_pending_to_give_withholds_it() {
+    let mut scene = Scene::saving(State::PreCopy);
+    scene.stage(500, 100);
+    assert_eq!(scene.withheld(), None, "it gives");
+    scene.data(0, 100);
+    scene.stage(400, 0);
+    assert_eq!(scene.withheld(), Some(400));
+    scene.get(DataSize, 0);
+    assert_eq!(scene.withheld(), None, "the same answer, read again, is no other");
+    scene.get(DataOffset, DATA);
+    scene.get(DataSize, 0);
+    assert_eq!(scene.withheld(), Some(400), "asked anew");
+    scene.stage(0, 0);
+    assert_eq!(scene.withheld(), None, "nothing is pending");
+    scene.go(State::StopAndCopy);
+    scene.stage(400, 0);
+    assert_eq!(scene.withheld(), None, "it stands: that is a breach");
+    // The size of a bitmap is none of data.
+    let mut scene = Scene::saving(State::PreCopy);
+    scene.get(Field::PendingBytes, 400);
+    scene.ask(64);
+    scene.get(CopiedPfns, 64);
+    scene.get(DataOffset, scene::BITMAP);
+    scene.get(DataSize, 0);
+    assert_eq!(scene.withheld(), None);
+}
+
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![0..10u64, 0x1000..0x1020u64, Just(u64::MAX), any::<u64>()]
 }

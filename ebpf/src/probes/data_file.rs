@@ -76,17 +76,17 @@ fn data_ioctl_return(ctx: RetProbeContext) -> u32 {
         lost(Probe::DataIoctlReturn, Lost::Unreadable);
         return 0;
     };
-    // SAFETY: a live value of the map; a number that is looked at at once.
-    let device = unsafe { (*file).device };
+    let pending_bytes = told.initial_bytes.saturating_add(told.dirty_bytes);
+    // SAFETY: as in `begins`.
+    let known = unsafe { &mut *file };
+    known.told_bytes = pending_bytes;
+    let device = known.device;
     let Some(sums) = Shared::of(&ctx, Probe::DataIoctlReturn, device) else {
         return 0;
     };
     sums.set(offset_of!(DeviceSums, left.initial_bytes), told.initial_bytes);
     sums.set(offset_of!(DeviceSums, left.dirty_bytes), told.dirty_bytes);
-    sums.set(
-        offset_of!(DeviceSums, pending_bytes),
-        told.initial_bytes.saturating_add(told.dirty_bytes),
-    );
+    sums.set(offset_of!(DeviceSums, pending_bytes), pending_bytes);
     sums.add(offset_of!(DeviceSums, left.precopy_tellings), 1);
     sums.add(offset_of!(DeviceSums, pending_reads), 1);
     sums.touch();
@@ -120,7 +120,7 @@ fn begins(ctx: &ProbeContext, probe: Probe, arg: u64) -> u32 {
     }
     let call = FileCall { file, arg, began_ns: now_ns() };
     if FILE_CALLS.insert(thread(), call, u64::from(BPF_ANY)).is_err() {
-        lost(probe, Lost::MapFull);
+        lost(probe, Lost::Unfinished);
     }
     0
 }
@@ -177,9 +177,15 @@ fn moved(ctx: &RetProbeContext, probe: Probe, direction: DataDirection) -> u32 {
     if let Ok(bytes @ 1..) = u64::try_from(result) {
         known.counted_bytes = known.counted_bytes.wrapping_add(bytes);
         known.burst_bytes = known.burst_bytes.wrapping_add(bytes);
+        known.told_bytes = known.told_bytes.saturating_sub(bytes);
         sums.add(offset_of!(DeviceSums, data_bytes) + row, bytes);
         sums.set_first(offset_of!(DeviceSums, stay.data_began_ns), call.began_ns);
         sums.set(offset_of!(DeviceSums, stay.data_ended_ns), ended_ns);
+    }
+    // It has nothing to give, and told otherwise.
+    if result == -ENOMSG && known.told_bytes != 0 {
+        sums.set(offset_of!(DeviceSums, withheld.bytes), known.told_bytes);
+        sums.add(offset_of!(DeviceSums, withheld.answers), 1);
     }
     // A source's iteration is all that it reads until there is no more, for now or for good; a destination takes in one buffer with each write.
     let burst_ended = match direction {

@@ -130,7 +130,7 @@ fn device_ioctl(ctx: ProbeContext) -> u32 {
         lost(Probe::DeviceIoctl, Lost::Unfinished);
     }
     if DEVICE_CALLS.insert(thread(), call, u64::from(BPF_ANY)).is_err() {
-        lost(Probe::DeviceIoctl, Lost::MapFull);
+        lost(Probe::DeviceIoctl, Lost::Unfinished);
     }
     0
 }
@@ -292,13 +292,13 @@ fn carries_data(device: u64, descriptor: i32) {
     } else {
         let entry = V2Device { data_file: file, tells_reinits: 0 };
         if V2_DEVICES.insert(device, entry, u64::from(BPF_ANY)).is_err() {
-            lost(Probe::DeviceIoctlReturn, Lost::MapFull);
+            lost(Probe::DeviceIoctlReturn, Lost::Unfinished);
             return;
         }
     }
-    let entry = DataFile { device, counted_bytes: 0, burst_bytes: 0 };
+    let entry = DataFile { device, counted_bytes: 0, burst_bytes: 0, told_bytes: 0 };
     if DATA_FILES.insert(file, entry, u64::from(BPF_ANY)).is_err() {
-        lost(Probe::DeviceIoctlReturn, Lost::MapFull);
+        lost(Probe::DeviceIoctlReturn, Lost::Unfinished);
     }
     for op in FileOp::ALL {
         if let Some(function) = kernel::operation(file, op, offsets) {
@@ -419,7 +419,7 @@ fn tells_reinits(call: &DeviceCall) {
     } else {
         let entry = V2Device { data_file: 0, tells_reinits: 1 };
         if V2_DEVICES.insert(call.device, entry, u64::from(BPF_ANY)).is_err() {
-            lost(Probe::DeviceIoctlReturn, Lost::MapFull);
+            lost(Probe::DeviceIoctlReturn, Lost::Unfinished);
         }
     }
 }

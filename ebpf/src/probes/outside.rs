@@ -363,8 +363,11 @@ fn region_return(ctx: RetProbeContext) -> u32 {
     accesses::count(Probe::RegionReturn, event, true);
     if !black_box(in_order) {
         conduct::lose_track(call.device);
-    } else if region.state != NO_STATE {
-        conduct::accessed(&ctx, Probe::RegionReturn, event);
+    } else if region.state != NO_STATE
+        && let Some(bytes) = conduct::accessed(&ctx, Probe::RegionReturn, event)
+    {
+        sums.set(offset_of!(DeviceSums, withheld.bytes), bytes);
+        sums.add(offset_of!(DeviceSums, withheld.answers), 1);
     }
     if meaning.outcome_plus_one != 0 && meaning.outcome_plus_one != Outcome::Bitmap as u32 + 1 {
         tell_answer(&ctx, region, event, meaning);

@@ -61,7 +61,7 @@ fn region_access(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     let refused = event.result < 0;
-    sums::update(&ctx, Probe::RegionAccess, event.device, |sums| {
+    let device_sums = sums::update(&ctx, Probe::RegionAccess, event.device, |sums| {
         sums.state = u64::from(event.state);
         if event.field == Field::PendingBytes as u32 && event.op == Op::Read as u32 && !refused {
             sums.pending_bytes = event.value;
@@ -75,7 +75,13 @@ fn region_access(ctx: RawTracePointContext) -> i32 {
     });
 
     accesses::count(Probe::RegionAccess, &event, false);
-    conduct::accessed(&ctx, Probe::RegionAccess, &event);
+    let withheld = conduct::accessed(&ctx, Probe::RegionAccess, &event);
+    if let (Some(device_sums), Some(bytes)) = (device_sums, withheld) {
+        // SAFETY: a live value of the map that nothing else changes now (see `sums::update`).
+        let withheld = unsafe { &mut (*device_sums).withheld };
+        withheld.bytes = bytes;
+        withheld.answers = withheld.answers.wrapping_add(1);
+    }
     0
 }
 

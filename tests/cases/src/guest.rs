@@ -6,7 +6,7 @@
 use std::env;
 use std::fmt::Display;
 use std::fs;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
 use migrator::device::bound_devices;
@@ -74,6 +74,16 @@ fn ids_of(device: DeviceKey) -> Option<(u16, u16)> {
         u16::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok()
     };
     Some((number("vendor")?, number("device")?))
+}
+
+/// Loads modules of the kernel, and those that they need.
+///
+/// # Panics
+///
+/// When there is one that the kernel does not have.
+pub fn load_modules(modules: &[&str]) {
+    let status = Command::new("modprobe").arg("-a").args(modules).status().expect("modprobe");
+    assert!(status.success(), "modprobe {modules:?}: {status}");
 }
 
 /// Records a measurement in the tests' output: `measured: NAME VALUE UNIT`, on a line of its own.

@@ -19,3 +19,4 @@ pub mod suspend;
 pub mod v2;
 pub mod vendor;
 pub mod vfio;
+pub mod vmm;

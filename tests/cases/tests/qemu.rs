@@ -42,8 +42,6 @@ mod account;
 mod course;
 #[path = "qemu/machine.rs"]
 mod machine;
-#[path = "qemu/qmp.rs"]
-mod qmp;
 #[path = "qemu/qtest.rs"]
 mod qtest;
 

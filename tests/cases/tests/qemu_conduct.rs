@@ -26,8 +26,6 @@ mod course;
 #[path = "qemu/machine.rs"]
 #[expect(dead_code, reason = "a part of it is for what a device holds")]
 mod machine;
-#[path = "qemu/qmp.rs"]
-mod qmp;
 #[path = "qemu/qtest.rs"]
 #[expect(dead_code, reason = "a part of it is for devices that do DMA")]
 mod qtest;

@@ -34,8 +34,6 @@ mod course;
 #[path = "qemu/machine.rs"]
 #[expect(dead_code, reason = "a part of it is for edu")]
 mod machine;
-#[path = "qemu/qmp.rs"]
-mod qmp;
 #[path = "qemu/qtest.rs"]
 #[expect(dead_code, reason = "a part of it is for devices that do DMA")]
 mod qtest;

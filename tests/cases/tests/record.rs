@@ -92,7 +92,8 @@ impl Recorder {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let first = lines.next().expect("it says what it watches").expect("text");
-        assert!(first.contains("all 6 probes are attached"), "{first}");
+        assert!(first.contains(": all ") && first.contains(" probes are attached"), "{first}");
+        assert!(!first.contains("missing"), "{first}");
         Self { child, lines }
     }
 }

@@ -67,13 +67,19 @@ impl Terminal {
     }
 
     fn wait_for(&self, texts: &[&str]) -> String {
+        self.wait_until(&format!("{texts:?}"), |screen| {
+            texts.iter().all(|text| screen.contains(text))
+        })
+    }
+
+    fn wait_until(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let screen = self.tmux(&["capture-pane", "-p"]);
-            if texts.iter().all(|text| screen.contains(text)) {
+            if wanted(&screen) {
                 return screen;
             }
-            assert!(Instant::now() < deadline, "{texts:?} never came:\n{screen}");
+            assert!(Instant::now() < deadline, "{what} never came:\n{screen}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -94,6 +100,13 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         self.tmux(&["kill-server"]);
     }
+}
+
+/// Whether every probe that has something to watch is attached, however many there are: `probes 10/10`.
+fn all_attached(screen: &str) -> bool {
+    let told = screen.lines().find_map(|line| line.trim_start().strip_prefix("probes "));
+    let numbers = told.and_then(|told| told.split_whitespace().next()?.split_once('/'));
+    numbers.is_some_and(|(there, all)| there == all && there.parse::<u32>().is_ok_and(|n| n > 0))
 }
 
 /// Watches a migration from its first state to its result, and goes through the keys meanwhile.
@@ -121,14 +134,16 @@ fn watch(terminal: &Terminal) {
 fn beside_an_agent() {
     let (agent, url) = agent();
     let terminal = Terminal::running("agent", &format!("--agent {url} --interval 200ms"));
-    terminal.wait_for(&[&format!("agent {url}"), "probes 6/6", "lost 0"]);
+    terminal.wait_for(&[&format!("agent {url}"), "lost 0"]);
+    terminal.wait_until("all probes", all_attached);
     watch(&terminal);
     agent.stop().expect("the agent stops");
 }
 
 fn with_its_own_probes() {
     let terminal = Terminal::running("probes", "--interval 200ms");
-    terminal.wait_for(&["own probes, no agent", "probes 6/6"]);
+    terminal.wait_for(&["own probes, no agent"]);
+    terminal.wait_until("all probes", all_attached);
     watch(&terminal);
 }
 

@@ -13,13 +13,14 @@ use cases::session::PATIENCE;
 use cases::v2::Client;
 use cases::vfio::Vfio;
 use migrator::clock::monotonic_ns;
-use migscope_abi::v2::MigState;
+use migscope_abi::v2::{FEATURE_GET, MIG_DATA_SIZE, MigState};
 use serde_json::Value;
 
 fn main() -> ExitCode {
     guest::run(&[
         ("a_migration_is_told_as_the_client_made_it", whole),
         ("a_source_that_runs_on_was_cancelled", cancelled),
+        ("a_refused_question_for_the_size_is_a_reason", size_refused),
         ("what_a_driver_refuses_is_told_and_changes_nothing", refused),
         ("a_device_that_is_closed_or_reset_in_the_middle_has_failed", failed),
         ("an_agent_that_comes_late_says_what_it_saw", late),
@@ -157,6 +158,7 @@ fn whole() {
         "{saved:#}"
     );
     assert_eq!(saved["data_bytes"], source.account.bytes);
+    assert_eq!(saved["size_queries"], 0, "it was asked before it began");
     assert_eq!(saved["iterations"], source.account.bursts);
     let states: Vec<_> = saved["transitions"].as_array().expect("a list").iter().collect();
     let told: Vec<_> = states.iter().map(|change| change["to"].as_str().expect("a name")).collect();
@@ -216,6 +218,25 @@ fn cancelled() {
     let session = ended(&agent, &devices[0]);
     assert_eq!(session["result"], "cancelled");
     assert_eq!(session["data_bytes"], source.account.bytes);
+    agent.stop().expect("it ends");
+}
+
+/// No driver of the kernel's tree refuses it, so the kernel does, for want of room for the answer: to who asks it is the same.
+fn size_refused() {
+    let devices = machine();
+    let agent = agent();
+    let mut source = client(&devices[0]);
+    set(&mut source, MigState::PreCopy);
+    let refusal = source.vfio.feature(FEATURE_GET | MIG_DATA_SIZE, &mut []).expect_err("no room");
+    assert_eq!(refusal.raw_os_error(), Some(libc::EINVAL));
+    let blocked = session(&agent, &devices[0], "a reason", |session| {
+        let mut reasons = session["outlook"]["blocked"].as_array().into_iter().flatten();
+        reasons.any(|blocked| blocked["reason"] == "size_query_failed")
+    });
+    assert_eq!(blocked["outlook"]["verdict"], "not_converging", "{blocked:#}");
+    source.data_size().expect("mtty tells it");
+    set(&mut source, MigState::Running);
+    assert_eq!(ended(&agent, &devices[0])["size_queries"], 2);
     agent.stop().expect("it ends");
 }
 

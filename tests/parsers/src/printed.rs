@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What may be written to a terminal: whatever a machine calls itself, it does not move the cursor.
+//! What may be written to a terminal: whatever a machine calls itself, it does not move the cursor, begin a line or turn one around.
 
-/// Holds that `text` has nothing in it that a terminal would obey, but ends of lines and our own colours (SGR, `ESC [ … m`).
+use migscope::harmless::acts;
+
+/// Holds that `text` has nothing in it that is more than text, but ends of lines and our own colours (SGR, `ESC [ … m`).
 ///
 /// # Panics
 ///
@@ -21,8 +23,8 @@ pub fn hold(text: &str) {
 }
 
 fn hold_plain(text: &str) {
-    let bad = text.chars().find(|letter| letter.is_control() && *letter != '\n');
-    assert!(bad.is_none(), "a control character, {bad:?}, in {text:?}");
+    let bad = text.chars().find(|letter| acts(*letter) && *letter != '\n');
+    assert!(bad.is_none(), "a character that acts, {bad:?}, in {text:?}");
 }
 
 #[cfg(test)]
@@ -32,7 +34,7 @@ mod tests {
     #[test]
     fn colours_are_ours_and_nothing_else_is() {
         hold("a\n\u{1b}[1;31mred\u{1b}[0m");
-        for bad in ["a\u{1b}[2J", "\u{1b}[31", "\r", "\u{9b}2J", "\u{7}"] {
+        for bad in ["a\u{1b}[2J", "\u{1b}[31", "\r", "\u{9b}2J", "\u{7}", "\u{2028}", "\u{202e}"] {
             assert!(std::panic::catch_unwind(|| hold(bad)).is_err(), "{bad:?}");
         }
     }

@@ -98,7 +98,7 @@ fn step<'a>(pieces: &mut Pieces<'a>) -> Step<'a> {
             Step::Info(device, Info { driver, iommu_group, vm, vm_uuid })
         }
         5 => {
-            let bits = u16::from(pieces.u8()) << 8 | u16::from(pieces.u8());
+            let bits = pieces.u64();
             let attached = |probe: Probe| match bits >> probe as u32 & 1 {
                 1 => Ok(()),
                 _ => Err(Missing::new("not here", "none")),
@@ -286,7 +286,8 @@ impl Script {
 
     /// All probes are attached.
     pub fn attached(&mut self) -> &mut Self {
-        self.bytes.extend([5, 0xff, 0xff]);
+        self.bytes.push(5);
+        self.bytes.extend(u64::MAX.to_le_bytes());
         self
     }
 

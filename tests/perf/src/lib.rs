@@ -11,10 +11,12 @@
 //!                                                 ├─ type1       GET_BITMAP
 //!                                                 └─ dirty_log   the driver's log, in a kernel module of its own
 //!                    migscope-bench agent ───▶ accesses, test_run, load, scrape: see there
+//!                    migscope-bench overhead ▶ migrations by QEMU 10, with the agent and without
 //! ```
 
 mod agent;
 mod driver;
+mod overhead;
 mod result;
 mod sys;
 
@@ -42,6 +44,8 @@ enum Bench {
     Driver(driver::Arguments),
     /// The agent: its probes, CPU, memory, scrapes
     Agent(agent::Arguments),
+    /// The agent's part in a migration's time
+    Overhead,
 }
 
 /// The program: prints one JSON object on standard output, and progress on standard error.
@@ -50,6 +54,7 @@ pub fn main() -> ExitCode {
     let done = match bench {
         Bench::Driver(arguments) => driver::run(&arguments, runs),
         Bench::Agent(arguments) => agent::run(&arguments, runs),
+        Bench::Overhead => overhead::run(runs),
     };
     match done.and_then(|report| print(&report)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -45,6 +45,8 @@ pub(crate) enum Unit {
     CpuPercent,
     /// Series of an exposition: neither is better.
     Series,
+    /// One time over another: less is better.
+    Ratio,
 }
 
 impl Unit {
@@ -55,6 +57,7 @@ impl Unit {
             Self::Bytes => "B",
             Self::CpuPercent => "%",
             Self::Series => "series",
+            Self::Ratio => "ratio",
         }
     }
 }
@@ -111,7 +114,9 @@ impl Report {
             let other = other.median();
             let ratio = match unit {
                 Unit::BytesPerSecond => value / other,
-                Unit::Nanoseconds | Unit::Bytes | Unit::CpuPercent | Unit::Series => other / value,
+                Unit::Nanoseconds | Unit::Bytes | Unit::CpuPercent | Unit::Series | Unit::Ratio => {
+                    other / value
+                }
             };
             Versus { name: name.to_owned(), value: other, ratio }
         });

@@ -24,6 +24,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub(crate) enum Name {
     Bookworm,
     BookwormSecurity,
+    BookwormBackports,
     Trixie,
     TrixieBackports,
 }
@@ -33,6 +34,7 @@ impl Name {
         match self {
             Self::Bookworm => "bookworm",
             Self::BookwormSecurity => "bookworm-security",
+            Self::BookwormBackports => "bookworm-backports",
             Self::Trixie => "trixie",
             Self::TrixieBackports => "trixie-backports",
         }
@@ -42,7 +44,9 @@ impl Name {
     fn label(self) -> &'static str {
         match self {
             Self::BookwormSecurity => "Debian-Security",
-            Self::Bookworm | Self::Trixie | Self::TrixieBackports => "Debian",
+            Self::Bookworm | Self::BookwormBackports | Self::Trixie | Self::TrixieBackports => {
+                "Debian"
+            }
         }
     }
 }

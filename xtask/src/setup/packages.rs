@@ -23,12 +23,26 @@ pub(crate) enum Group {
     Lint,
     /// Hold the probes against a script.
     Bpftrace,
+    /// Build programs for another machine: a compiler, and the C library that they are linked with.
+    CrossX86_64,
+    CrossAarch64,
+    /// Run them here.
+    Emulator,
 }
 
 impl Group {
     #[cfg(test)]
-    const ALL: [Self; 6] =
-        [Self::Kernel, Self::BpfLinker, Self::Bindgen, Self::Vm, Self::Lint, Self::Bpftrace];
+    const ALL: [Self; 9] = [
+        Self::Kernel,
+        Self::BpfLinker,
+        Self::Bindgen,
+        Self::Vm,
+        Self::Lint,
+        Self::Bpftrace,
+        Self::CrossX86_64,
+        Self::CrossAarch64,
+        Self::Emulator,
+    ];
 
     fn packages(self) -> &'static [&'static str] {
         match self {
@@ -60,6 +74,9 @@ impl Group {
             Self::Vm => &["qemu-system-x86", "busybox-static", "kmod", "tmux"],
             Self::Lint => &["perl"],
             Self::Bpftrace => &["bpftrace"],
+            Self::CrossX86_64 => &["gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"],
+            Self::CrossAarch64 => &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+            Self::Emulator => &["qemu-user"],
         }
     }
 }

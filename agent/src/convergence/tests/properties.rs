@@ -23,10 +23,13 @@ prop_compose! {
         phase in select(vec![Phase::PreCopy, Phase::PreCopy, Phase::PreCopy, Phase::Stopped]),
         numbers in (maybe(), maybe(), maybe(), maybe(), maybe(), maybe()),
         iteration in prop_oneof![4 => 0_u64..20, 1 => number()],
+        busy_ns in maybe(),
+        empty_answers in prop_oneof![4 => 0_u64..20, 1 => number()],
     ) -> Reading {
         let (moved_bytes, remaining_bytes, stop_copy_bytes, initial_bytes, dirtied_bytes, last_sync_bytes) = numbers;
         Reading {
             at_ns, phase, moved_bytes, remaining_bytes, stop_copy_bytes, initial_bytes, dirtied_bytes, last_sync_bytes, iteration,
+            busy_ns, empty_answers,
         }
     }
 }

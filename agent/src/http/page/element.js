@@ -3,9 +3,12 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+// Nor does it turn a line around, end it, or hide in it (agent/src/harmless.rs).
+const harmless = (text) => String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\ufffd");
+
 function filled(node, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, harmless(value));
+  node.append(...children.map((child) => (child instanceof Node ? child : harmless(child))));
   return node;
 }
 
@@ -18,12 +21,14 @@ export const drawn = (tag, attributes = {}, ...children) =>
 
 /** Changes a text, unless it is that already: selections and screen readers shall not be disturbed. */
 export function say(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  const shown = harmless(text);
+  if (node.textContent !== shown) node.textContent = shown;
 }
 
 /** Changes an attribute, in the same way. */
 export function mark(node, name, value) {
-  if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+  const shown = harmless(value);
+  if (node.getAttribute(name) !== shown) node.setAttribute(name, shown);
 }
 
 const MARKS = {

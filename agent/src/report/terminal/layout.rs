@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Text in columns, bars and lines, for a terminal of some width.
 
+use crate::harmless::harmless;
 use anstyle::{AnsiColor, Style};
 use std::fmt::Write as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
@@ -16,13 +17,9 @@ pub(super) fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Text that came from outside, made harmless: what a terminal would act on, or what would turn the order of the text, becomes �.
+/// Text that came from outside: what a terminal would act on, or what ends a line, turns the order of the text or hides in it, becomes �.
 pub(super) fn clean(text: &str) -> String {
-    let acts = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if acts(c) { '\u{fffd}' } else { c }).collect()
+    harmless(text).into_owned()
 }
 
 /// Columns that text takes.

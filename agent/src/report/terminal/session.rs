@@ -198,10 +198,10 @@ fn transitions(text: &mut String, detail: &Detail, columns: usize) {
             style,
             [
                 format!("+{}", time(at_ns)),
-                format!("{} → {}", change.from, change.to),
+                clean(&format!("{} → {}", change.from, change.to)),
                 time(change.duration_ns),
-                change.cause.to_string(),
-                change.result.to_string(),
+                clean(&change.cause),
+                clean(&change.result),
             ],
         );
     }
@@ -219,7 +219,8 @@ fn broken(text: &mut String, detail: &Detail, columns: usize) {
     for broken in detail.report.violations.iter().take(SHOWN) {
         let at_ns = broken.at_monotonic_ns.saturating_sub(detail.report.began_monotonic_ns);
         let state = broken.state.as_deref().unwrap_or("no state");
-        table.styled_row(BAD, [&*format!("+{}", time(at_ns)), &*broken.rule, state]);
+        let cells = [format!("+{}", time(at_ns)), clean(&broken.rule), clean(state)];
+        table.styled_row(BAD, cells);
     }
     put(text, table.lines(2, columns));
     more(text, detail.report.violations.len());

@@ -8,7 +8,7 @@ use super::conduct::Conduct;
 use super::{is_saving, is_short, moved, Watch};
 use super::{
     AFTERMATH, ASTRAY, BITMAP_LOCATED, BITMAP_NEXT, DRAINED, KNOWN, LOCATED, PENDING,
-    PENDING_AT_REST, SCATTERED, SIZED, UNTOUCHED,
+    PENDING_AT_REST, SCATTERED, SIZED, UNTOUCHED, WITHHELD,
 };
 
 impl Watch {
@@ -107,6 +107,10 @@ impl Watch {
         let withheld = first && self.has(PENDING_AT_REST) && self.pending_bytes > 0 && value == 0;
         self.buffer_bytes = value;
         self.set(SIZED);
+        let asked = first && self.has(PENDING) && !self.has(ASTRAY);
+        if asked && value == 0 && self.pending_bytes > 0 && self.is_in(State::PreCopy) {
+            self.set(WITHHELD);
+        }
         if changed {
             return Some(Conduct::BufferChanged);
         }

@@ -37,6 +37,11 @@ impl Scene {
         scene
     }
 
+    /// What the last access told to be withheld.
+    pub(crate) fn withheld(&self) -> Option<u64> {
+        self.watch.withheld()
+    }
+
     /// From now on the watch does not get the next `records`, and has not had those before.
     pub(crate) fn miss(&mut self, records: usize) {
         (self.watch, self.missed) = (Watch::START, records);

@@ -5,19 +5,17 @@
 //! test does to the device, over qtest, what a driver in the machine would do.
 
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use cases::session::PATIENCE;
+use anyhow::Result;
+pub(crate) use cases::vmm::wait;
+use cases::vmm::{Qmp, connect};
 use migscope_abi::device::DeviceKey;
 use serde_json::{Value, json};
 use workload::edu::Edu;
 
-use crate::qmp::Qmp;
 use crate::qtest::{Bar, Qtest};
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -31,8 +29,6 @@ const SLOT: u32 = 4;
 const PCI_COMMAND: (u32, u64) = (0x04, 0x0004);
 /// What SeaBIOS says last.
 const FIRMWARE_END: &str = "No bootable device.";
-/// How often a condition is looked at.
-const POLL: Duration = Duration::from_millis(20);
 
 /// Why the QEMU that is there, if any, cannot run these tests.
 pub(crate) fn why_not() -> Option<String> {
@@ -232,39 +228,4 @@ impl Drop for Machine {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
-}
-
-/// Connects to a socket as soon as QEMU has it.
-fn connect(process: &mut Child, path: &Path) -> Result<UnixStream> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match UnixStream::connect(path) {
-            Ok(stream) => {
-                // So that a QEMU that hangs fails the test and does not hang it.
-                stream.set_read_timeout(Some(PATIENCE))?;
-                return Ok(stream);
-            }
-            Err(error) if Instant::now() >= deadline => {
-                return Err(error).with_context(|| format!("could not reach {}", path.display()));
-            }
-            Err(_not_yet) => {}
-        }
-        if let Some(status) = process.try_wait()? {
-            bail!("it has ended with {status}");
-        }
-        std::thread::sleep(POLL);
-    }
-}
-
-/// Polls until a condition holds.
-///
-/// # Panics
-///
-/// When it does not within [`PATIENCE`].
-pub(crate) fn wait(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "still waiting for {what}");
-        std::thread::sleep(POLL);
-    }
 }

@@ -11,6 +11,7 @@
 use crate::{Seed, printed, scratch::Scratch, target::ring};
 use migscope::{
     feed::Input,
+    harmless::acts,
     record::{Reader, RecordError, Stream},
     report::{self, Document},
 };
@@ -149,8 +150,10 @@ fn tell(bytes: &[u8]) {
     }
 }
 
-/// Nothing that a machine or a host is called stands in the page as it is, if a browser would take it for more than text.
+/// Nothing that a machine or a host is called stands in the page as it is, if a browser would take it for more than text, or turn it around.
 fn hold_page(page: &str, document: &Document) {
+    let bad = page.chars().find(|letter| acts(*letter) && *letter != '\n');
+    assert!(bad.is_none(), "a character that acts, {bad:?}, in the page");
     let mut names: Vec<&str> = Vec::new();
     names.extend(document.recording.host.as_deref());
     names.extend(document.recording.kernel.as_deref());

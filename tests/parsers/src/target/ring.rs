@@ -213,6 +213,7 @@ pub fn seeds() -> Vec<Seed> {
         Seed::new("migration", migration()),
         Seed::new("cancelled", cancelled()),
         Seed::new("losses", losses()),
+        Seed::new("acting-name", migration_of(ACTING)),
     ]
 }
 
@@ -262,8 +263,18 @@ fn moved(state: State, data_bytes: u64, pending_bytes: u64, at_ns: u64) -> Devic
     }
 }
 
+/// What a machine may be called to be taken for more than a name: it turns the line around, ends it, begins one of its own, and clears the
+/// screen.
+const ACTING: &str =
+    "web\u{202e}bew\u{2028}lost 0\u{2029}\u{85}ok\u{1b}[2J\u{9b}2J\r\n\u{200b}\u{e0041}<b>";
+
 /// Both ends, whole: 1.3 s, in which the source moves 24 MiB.
 pub(crate) fn migration() -> Vec<u8> {
+    migration_of("web")
+}
+
+/// The same of a machine of another name.
+fn migration_of(vm: &str) -> Vec<u8> {
     use State::{PreCopy, Resuming, Running, StopAndCopy, Stopped};
     let at = |ms: u64| ZERO_NS + ms * MS;
     let none = |state: State| DeviceSums { state: state as u64, ..DeviceSums::default() };
@@ -271,7 +282,7 @@ pub(crate) fn migration() -> Vec<u8> {
     script.attached().turn(at(0), 0).sample(at(1), &[]);
     script.state(at(5), change(DESTINATION, Running, Resuming, 200_000), none(Resuming));
     script.state(at(10), change(SOURCE, Running, PreCopy, 500_000), none(PreCopy)).turn(at(11), 0);
-    let machine = ["vfio_mediate", "4", "web", "6f1c1a52-1f0e-4c35-9df2-8e0a3b1f9c11"];
+    let machine = ["vfio_mediate", "4", vm, "6f1c1a52-1f0e-4c35-9df2-8e0a3b1f9c11"];
     script.info(SOURCE, machine).info(DESTINATION, machine);
     for step in 1..=12_u64 {
         let now_ns = at(10 + step * 100);

@@ -349,6 +349,7 @@ impl<'a> Vmm<'a> {
             dirtied_bytes: Some(self.dirtied),
             last_sync_bytes: self.last_sync,
             iteration: self.syncs,
+            ..Reading::unknown(0, phase)
         });
     }
 }

@@ -4,7 +4,7 @@
 //! ```text
 //!  ◀ {"QMP": …}                                    the greeting
 //!  ▶ {"execute": "query-status", "arguments": {}}
-//!  ◀ {"event": …}                                  at any time; not of interest here
+//!  ◀ {"event": …}                                  at any time; kept
 //!  ◀ {"return": …}  or  {"error": {"desc": …}}
 //! ```
 //!
@@ -19,7 +19,10 @@ use serde_json::{Value, json};
 
 /// A connection that takes commands.
 #[derive(Debug)]
-pub(crate) struct Qmp(RefCell<BufReader<UnixStream>>);
+pub struct Qmp {
+    stream: RefCell<BufReader<UnixStream>>,
+    events: RefCell<Vec<Value>>,
+}
 
 impl Qmp {
     /// Reads the greeting and leaves the negotiation mode.
@@ -27,8 +30,9 @@ impl Qmp {
     /// # Errors
     ///
     /// What the connection failed with; a peer that does not speak QMP.
-    pub(crate) fn new(stream: UnixStream) -> Result<Self> {
-        let qmp = Self(RefCell::new(BufReader::new(stream)));
+    pub fn new(stream: UnixStream) -> Result<Self> {
+        let stream = RefCell::new(BufReader::new(stream));
+        let qmp = Self { stream, events: RefCell::default() };
         let greeting = qmp.message().context("QEMU sent no greeting")?;
         if greeting.get("QMP").is_none() {
             bail!("not a greeting of QMP: {greeting}");
@@ -42,10 +46,10 @@ impl Qmp {
     /// # Errors
     ///
     /// What the connection failed with; QEMU's own words where it refused.
-    pub(crate) fn execute(&self, command: &str, arguments: Value) -> Result<Value> {
+    pub fn execute(&self, command: &str, arguments: Value) -> Result<Value> {
         let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
         line.push('\n');
-        let sent = self.0.borrow_mut().get_mut().write_all(line.as_bytes());
+        let sent = self.stream.borrow_mut().get_mut().write_all(line.as_bytes());
         sent.with_context(|| format!("could not send {command}"))?;
         loop {
             let mut answer = self.message().with_context(|| format!("no answer to {command}"))?;
@@ -55,12 +59,21 @@ impl Qmp {
             if let Some(error) = answer.get("error") {
                 bail!("QEMU refused {command}: {}", error["desc"]);
             }
+            if answer.get("event").is_some() {
+                self.events.borrow_mut().push(answer);
+            }
         }
+    }
+
+    /// The events of this name that have come before the last answer, in their order: what each tells.
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        let events = self.events.borrow();
+        events.iter().filter(|it| it["event"] == name).map(|it| it["data"].clone()).collect()
     }
 
     fn message(&self) -> Result<Value> {
         let mut line = String::new();
-        if self.0.borrow_mut().read_line(&mut line)? == 0 {
+        if self.stream.borrow_mut().read_line(&mut line)? == 0 {
             bail!("QEMU has closed the connection");
         }
         serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))
