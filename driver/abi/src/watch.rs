@@ -209,7 +209,7 @@ impl Watch {
     }
 
     /// The device changed state, was asked to and refused, was opened, closed or reset.
-    #[inline]
+    #[inline(always)]
     pub fn state_changed(&mut self, change: &trace::State) -> Change {
         let (from, now) = (change.from, change.now);
         let by_write = change.cause == Cause::Write as u32;

@@ -222,7 +222,12 @@ fn begins(ctx: &ProbeContext, probe: Probe, op: Op) -> u32 {
     if floor == 0 || position.wrapping_add(1) < floor || watch == 0 {
         return 0;
     }
-    let Some(device) = offsets().and_then(|offsets| kernel::device_of(file, offsets)) else {
+    // Not by `and_then`: what is not inlined cannot give back more than a register holds.
+    let device = match offsets() {
+        Some(offsets) => kernel::device_of(file, offsets),
+        None => None,
+    };
+    let Some(device) = device else {
         lost(probe, Lost::Unreadable);
         return 0;
     };
