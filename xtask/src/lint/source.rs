@@ -26,6 +26,8 @@ const LICENCES: &[(&str, &str)] = &[
     ("ebpf/", "GPL-2.0 OR MIT"),
     // It links with the kernel and the driver.
     ("tests/vm/provider/", "GPL-2.0"),
+    // It links with the kernel.
+    ("tests/vm/region/", "GPL-2.0"),
     ("tests/perf/module/", "GPL-2.0"),
     // Compiled together with files of the driver.
     ("tests/driver/src/", "GPL-2.0"),
