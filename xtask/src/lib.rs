@@ -99,7 +99,11 @@ enum Command {
     /// Prints its seed; with the same --seed and --threads the threads do the same again. `fuzz parsers` is about the agent instead.
     Fuzz(fuzz::Arguments),
     /// All that CI runs; the last line of the output is the number of passed and failed tests
-    Test,
+    Test {
+        /// Only the steps whose names contain one of these, such as `lint`, `guest: v2` or `Chromium`
+        #[arg(value_name = "PART")]
+        only: Vec<String>,
+    },
     /// The tests of the live page alone, in headless Chromium
     Page {
         /// A folder for pictures of what the tests see; live-page.png is the one of dashboards/screenshots
@@ -153,7 +157,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::BuildEbpf { release, arch } => build_ebpf::run(&workspace, arch, release)?,
         Command::Demo { json, keep } => return demo::run(&workspace, json, keep),
         Command::Fuzz(arguments) => return fuzz::run(&workspace, &arguments),
-        Command::Test => return test::run(&workspace),
+        Command::Test { only } => return test::run(&workspace, &only),
         Command::Page { pictures } => return test::page(&workspace, pictures.as_deref()),
         Command::Miri => miri::run(&workspace)?,
         Command::Bench(bench) => return bench::run(&workspace, &bench),

@@ -37,6 +37,7 @@ const GUEST_TIMEOUT: Duration = Duration::from_secs(900);
 /// For six suspensions of a second.
 const SUSPEND_TIMEOUT: Duration = Duration::from_secs(120);
 
+const SUSPEND: &str = "guest: suspend";
 /// What runs on kernels as a distribution ships them, and on which: the oldest and the newest whose mtty migrates are enough for the second.
 const STOCK: [(&str, &[Series]); 3] = [
     (matrix::TESTS, &Series::ALL),
@@ -44,10 +45,10 @@ const STOCK: [(&str, &[Series]); 3] = [
     (matrix::REGIONS, &Series::ALL),
 ];
 
-/// Runs everything.
-pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
+/// Runs everything, or only the steps whose names contain one of `only`.
+pub(crate) fn run(workspace: &Workspace, only: &[String]) -> Result<ExitCode> {
     setup::packages()?;
-    let mut report = Report::default();
+    let mut report = Report::of_only(only);
     for check in lint::CHECKS {
         report.step(format!("lint: {}", check.name), || {
             (check.run)(workspace).map(|()| Counts::ONE_PASSED)
@@ -63,6 +64,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     aarch64::step(workspace, &mut report);
     page::steps(workspace, None, &mut report);
 
+    let Counts { passed, failed, ignored } = report.total();
+    ensure!(passed + failed + ignored > 0, "no step has a name with one of: {}", only.join(", "));
     println!("\n{report}");
     Ok(if report.total().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -104,8 +107,12 @@ fn miri_tests(workspace: &Workspace) -> Result<Counts> {
 /// The agent's parsers, fuzzed for some seconds each, and the build of them apart: the first one takes minutes. Without its toolchain
 /// this did not run.
 fn fuzz_parsers(workspace: &Workspace, report: &mut Report) {
+    let fuzz = format!("fuzz of the parsers, {} s each", parsers::SHORT_SECONDS);
+    if !report.wants(&fuzz) {
+        return;
+    }
     let mut built = None;
-    report.step("build of the fuzz targets", || match parsers::program(workspace) {
+    report.needed("build of the fuzz targets", || match parsers::program(workspace) {
         Ok(program) => {
             built = Some(program?);
             Ok(Counts::ONE_PASSED)
@@ -116,7 +123,7 @@ fn fuzz_parsers(workspace: &Workspace, report: &mut Report) {
         }
     });
     let Some(program) = built else { return };
-    report.step(format!("fuzz of the parsers, {} s each", parsers::SHORT_SECONDS), || {
+    report.step(fuzz, || {
         let results = parsers::short(&program)?;
         eprintln!("{results}");
         let (passed, failed) = results.counts();
@@ -153,6 +160,30 @@ fn counted(command: &mut Command) -> Result<Counts> {
     Ok(counts.or_failed(done.is_ok()))
 }
 
+/// The steps of [`guest_suite`], as the source has them: what it builds takes minutes.
+fn guest_steps(workspace: &Workspace) -> Vec<String> {
+    let sources = std::fs::read_dir(workspace.root.join("tests/cases/tests")).into_iter().flatten();
+    let names = sources.flatten().filter_map(|item| {
+        let path = item.path();
+        let is_source = path.extension().is_some_and(|extension| extension == "rs");
+        is_source.then(|| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))?
+    });
+    let on_stock = |(name, kernels): (&str, &'static [Series])| {
+        let name = name.to_owned();
+        kernels.iter().map(move |series| stock_step(&name, Choice::Stock(*series)))
+    };
+    let stock = STOCK.into_iter().flat_map(on_stock);
+    names.map(|name| guest_step(&name)).chain([SUSPEND.to_owned()]).chain(stock).collect()
+}
+
+fn guest_step(binary: &str) -> String {
+    format!("guest: {binary}")
+}
+
+fn stock_step(binary: &str, kernel: Choice) -> String {
+    format!("guest: {binary}, on Debian's kernel {kernel}")
+}
+
 /// The tests of `cases`, each binary in a guest of its own: a kernel that one of them broke is not the
 /// next one's.
 fn guest_suite(workspace: &Workspace, report: &mut Report) {
@@ -181,8 +212,11 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         tests.retain(|test| test.name != matrix::TESTS);
         Ok((guests, environment, tests, stock, programs.suspend))
     };
+    if !guest_steps(workspace).iter().any(|name| report.wants(name)) {
+        return;
+    }
     let mut ready = None;
-    report.step("build of all that the guest runs", || {
+    report.needed("build of all that the guest runs", || {
         let all = prepared()?;
         ensure!(!all.2.is_empty(), "the package cases has no test binary");
         ready = Some(all);
@@ -192,7 +226,7 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
     let mut timings = None;
     let mut measured = Vec::new();
     for test in &tests {
-        report.step(format!("guest: {}", test.name), || {
+        report.step(guest_step(&test.name), || {
             let on_debug = machines::kernel_of(&test.name) == Variant::Debug;
             let (kernel, driver) = if on_debug { &debug } else { &usual };
             let (heard, took) = guest_binary(workspace, kernel, driver, &environment, test)?;
@@ -201,14 +235,14 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
             Ok(heard.counts)
         });
     }
-    report.step("guest: suspend", || {
+    report.step(SUSPEND, || {
         let (kernel, driver) = &usual;
         suspended(workspace, kernel, driver, suspend)
     });
     for (name, kernels, program) in &stock {
         for series in kernels.iter().copied() {
             let kernel = Choice::Stock(series);
-            report.step(format!("guest: {name}, on Debian's kernel {kernel}"), || {
+            report.step(stock_step(name, kernel), || {
                 let row = matrix::on(workspace, kernel, program, GUEST_TIMEOUT)?;
                 Ok(row.tests.or_failed(row.is_good()))
             });

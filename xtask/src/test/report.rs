@@ -64,11 +64,35 @@ struct Row {
 pub(crate) struct Report {
     rows: Vec<Row>,
     records: Vec<(String, String)>,
+    /// Parts of the names of the steps to run; all of them run if there is none.
+    only: Vec<String>,
 }
 
 impl Report {
-    /// Runs one step. An error is one failure, and the next step runs all the same.
+    /// Of the steps whose names contain one of these; of all, if there is none.
+    pub(crate) fn of_only(only: &[String]) -> Self {
+        Self { only: only.to_vec(), ..Self::default() }
+    }
+
+    /// Whether a step of this name is to run.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+    }
+
+    /// Runs one step, if it is to run. An error is one failure, and the next step runs all the same.
     pub(crate) fn step(&mut self, name: impl Into<String>, step: impl FnOnce() -> Result<Counts>) {
+        let name = name.into();
+        if self.wants(&name) {
+            self.needed(name, step);
+        }
+    }
+
+    /// Runs a step that others need, whatever is to run.
+    pub(crate) fn needed(
+        &mut self,
+        name: impl Into<String>,
+        step: impl FnOnce() -> Result<Counts>,
+    ) {
         let name = name.into();
         eprintln!("\n== {name}");
         let start = Instant::now();
@@ -95,7 +119,7 @@ impl Report {
 /// The summary; its last line is the total.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rows, records } = self;
+        let Self { rows, records, only: _ } = self;
         for Row { name, counts: Counts { passed, failed, ignored }, duration } in rows {
             let verdict = if *failed == 0 { "ok  " } else { "FAIL" };
             write!(f, "{verdict} {name}: {passed} passed, {failed} failed")?;
@@ -115,6 +139,17 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_that_is_not_asked_for_does_not_run_but_one_that_others_need_does() {
+        let mut report = Report::of_only(&["v2".to_owned(), "lint".to_owned()]);
+        for name in ["lint: rustfmt", "guest: v2", "guest: qemu_v2", "guest: region"] {
+            report.step(name, || Ok(Counts::ONE_PASSED));
+        }
+        report.needed("build", || Ok(Counts::ONE_PASSED));
+        assert_eq!(report.total().passed, 4);
+        assert!(Report::of_only(&[]).wants("guest: region"));
+    }
 
     #[test]
     fn results_of_all_binaries_add_up() {
