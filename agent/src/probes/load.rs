@@ -67,6 +67,13 @@ impl LoadError {
                 "build it with probes: cargo xtask build-ebpf, then build the agent with \
                  MIGSCOPE_EBPF_OBJECT set to the path that it prints"
             }
+            // The verifier gives up on a program after a million instructions that it has followed; newer ones see sooner what they know.
+            Self::Refused { io_error, .. }
+                if io_error.kind() == io::ErrorKind::ArgumentListTooLong =>
+            {
+                "use a newer kernel: the verifier of this one does not follow the probe to its end (that of \
+                 Linux 6.12 does)"
+            }
             Self::Object(_) | Self::Refused { .. } | Self::Program(..) | Self::Maps(_) => {
                 "run `migscope --log.level debug check` and report what it prints; the probes need \
                  Linux 5.8 or later"
@@ -167,6 +174,19 @@ mod tests {
         let missing = error.missing();
         assert!(missing.why.contains("without probes"), "{missing:?}");
         assert!(missing.remedy.contains("build-ebpf"), "{missing:?}");
+    }
+
+    #[test]
+    fn a_program_that_the_verifier_does_not_follow_to_its_end_wants_a_newer_kernel() {
+        let refused = |errno| LoadError::Refused {
+            program: "region_return",
+            io_error: io::Error::from_raw_os_error(errno),
+        };
+        // E2BIG, and EINVAL for any other fault.
+        let missing = refused(7).missing();
+        assert!(missing.why.contains("region_return"), "{missing:?}");
+        assert!(missing.remedy.contains("newer kernel"), "{missing:?}");
+        assert!(refused(22).missing().remedy.contains("report"), "not by a newer kernel");
     }
 
     #[test]
