@@ -70,8 +70,8 @@ pub struct Observer {
     experience: Experience,
     downtime_budget_ns: u64,
     next_session: u64,
-    /// What was told of the machine that changes a device's state next.
-    told: Option<Machine>,
+    /// What was told of the machine that changes a device's state next, by device: records of devices of several machines mix.
+    told: BTreeMap<DeviceKey, Machine>,
     coverage: Coverages,
     standing: Standing,
     losses: Losses,
@@ -158,7 +158,7 @@ impl Observer {
             experience: Experience::default(),
             downtime_budget_ns: DEFAULT_DOWNTIME_BUDGET_NS,
             next_session: 1,
-            told: None,
+            told: BTreeMap::new(),
             coverage: Coverages::default(),
             standing: Standing::new(),
             losses: Losses::default(),
@@ -304,7 +304,9 @@ impl Observer {
                 Event::ConductCounts(counts) => {
                     self.broken(counts.device, |broken| broken.counted(counts));
                 }
-                Event::Machine(machine) => self.told = Some(*machine),
+                Event::Machine(machine) => {
+                    self.told.insert(machine.device, *machine);
+                }
             }
         }
         for device in changed {
@@ -330,7 +332,7 @@ impl Observer {
         let coverage = self.coverage.of_change(change);
         let loss_window = self.loss_window.clone();
         // A machine of which there is no record was told nothing yet.
-        let told = self.told.take().filter(|told| told.device == change.device);
+        let told = self.told.remove(&change.device).filter(|told| told.tgid == change.tgid);
         let told = told.map_or_else(Told::default, |machine| machine.told);
         let watched = self.watched(change.device);
         let other_process = watched.device.tgid() != Some(change.tgid);
