@@ -81,7 +81,7 @@ pub(crate) fn build_bench(
 /// Runs `make` for a folder of modules with more arguments; returns the folder of what it made.
 ///
 /// MO= (Documentation/kbuild/modules.rst) keeps the source folder clean. Each set of arguments has an
-/// output of its own: kbuild would not notice that, say, CLIPPY=1 is new.
+/// output of its own: kbuild would not notice that, say, CLIPPY=1 is new. So has each checkout, where several share cargo's folder.
 fn make_folder(
     workspace: &Workspace,
     tree: &Path,
@@ -93,13 +93,17 @@ fn make_folder(
         .canonicalize()
         .with_context(|| format!("{} is no kernel build tree", tree.display()))?;
     let make = Make::find(workspace)?;
-    let key = Key::new().with("tree", tree.to_string_lossy()).with("make", arguments.join(" "));
+    let source = workspace.root.join(source);
+    let key = Key::new()
+        .with("tree", tree.to_string_lossy())
+        .with("source", source.to_string_lossy())
+        .with("make", arguments.join(" "));
     let output = workspace.output(&format!("{name}-{}", key.digest()))?;
     let log = output.join("log");
     fs::write(&log, "").with_context(|| format!("failed to write {}", log.display()))?;
     let mut command = make.command(&tree)?;
     command
-        .arg(format!("M={}", workspace.root.join(source).display()))
+        .arg(format!("M={}", source.display()))
         .arg(format!("MO={}", output.display()))
         .args(arguments)
         .arg("modules");

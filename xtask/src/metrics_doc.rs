@@ -45,8 +45,8 @@ fn lines(page: &str) -> impl Iterator<Item = &str> {
 
 /// The page as the agent's example prints it.
 fn made(workspace: &Workspace) -> Result<String> {
-    let arguments = ["run", "--quiet", "--package", "migscope", "--example", "metrics_doc"];
-    let mut page = child::capture(programs::cargo(workspace)?.args(arguments))?;
+    let program = programs::example(workspace, "metrics_doc")?;
+    let mut page = child::capture(&mut child::bound(program))?;
     page.push('\n'); // the last, which `capture` takes away
     Ok(page)
 }

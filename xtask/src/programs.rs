@@ -16,6 +16,10 @@ use crate::workspace::Workspace;
 /// The agent's build script embeds the object that this names.
 pub(crate) const OBJECT: &str = "MIGSCOPE_EBPF_OBJECT";
 
+/// Packages of the workspace without unit tests for the host: the probes, and the tests that run in the guest.
+pub(crate) const NOT_ON_THE_HOST: [&str; 4] =
+    ["--exclude", build_ebpf::PACKAGE, "--exclude", "cases"];
+
 /// An executable that cargo built.
 pub(crate) struct Executable {
     /// Of the target: the binary's or the test's.
@@ -86,6 +90,17 @@ fn program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
         bail!("the package {package} has {} programs, and not one", built.len());
     };
     Ok(program.path.clone())
+}
+
+/// An example of the agent's. Of all packages that the unit tests are of, so that cargo compiles what they share with it once: which
+/// features a dependency gets depends on what else is asked for.
+pub(crate) fn example(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    let mut command = cargo(workspace)?;
+    command.args(["build", "--quiet", "--workspace"]).args(NOT_ON_THE_HOST);
+    command.args(["--example", name]);
+    let built = executables(&mut command, |artifact| artifact.target.name == name)?;
+    let example = built.into_iter().next();
+    example.map(|example| example.path).with_context(|| format!("cargo built no example {name}"))
 }
 
 /// The test binaries of `cases`. Not optimised: with overflow checks and debug assertions.

@@ -18,7 +18,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::build_driver;
-use crate::build_ebpf;
 use crate::child;
 use crate::demo;
 use crate::fuzz::{self, parsers};
@@ -89,9 +88,9 @@ pub(crate) fn page(workspace: &Workspace, pictures: Option<&Path>) -> Result<Exi
 }
 
 fn host_tests(workspace: &Workspace) -> Result<Counts> {
-    let excluded = [build_ebpf::PACKAGE, "cases"].map(|name| ["--exclude", name]);
     let mut command = programs::cargo(workspace)?;
-    counted(command.args(["test", "--workspace", "--no-fail-fast"]).args(excluded.as_flattened()))
+    command.args(["test", "--workspace", "--no-fail-fast"]).args(programs::NOT_ON_THE_HOST);
+    counted(&mut command)
 }
 
 /// Without its toolchain, as on a machine that has no way to get it, this is a step that did not run.

@@ -271,7 +271,7 @@ fn any_access() -> impl Strategy<Value = (bool, u64, u64, u64, i64)> {
 proptest! {
     /// Whatever a client does, nothing is counted twice and nothing that was not told.
     #[test]
-    fn any_accesses_are_taken_in(accesses in prop::collection::vec(any_access(), 0..200)) {
+    fn any_accesses_are_taken_in(accesses in prop::collection::vec(any_access(), 0..if cfg!(miri) { 20 } else { 200 })) {
         let mut scene = Scene::new(State::PreCopy);
         for (write, offset, bytes, value, result) in accesses {
             let op = if write { Op::Write } else { Op::Read };

@@ -103,6 +103,8 @@ fn build(workspace: &Workspace, host: &str) -> Result<Program> {
     let folder = workspace.output("parsers")?;
     let mut command = child::bound("rustup");
     command.current_dir(&workspace.root).args(["run", TOOLCHAIN, "cargo", "build", "--release"]);
+    // A few seconds of fuzzing pay for no more.
+    command.args(["--config", "profile.release.opt-level=1"]);
     // With a target of their own, build scripts and macros are not instrumented.
     command.args(["--package", PACKAGE, "--bins", "--target", host, "--target-dir"]).arg(&folder);
     // In this form it counts before all other settings of flags.
