@@ -12,7 +12,7 @@
 
 use migscope_abi::{
     outside::{CLOSED, StateWord},
-    ring::{DeviceSums, Left, STATE_CLOSED, STATE_V2},
+    ring::{DeviceSums, Left, STATE_CLOSED, STATE_CLOSED_V2, STATE_V2},
     state as region,
     v2::MigState,
 };
@@ -129,7 +129,8 @@ pub fn told_by(sums: &DeviceSums) -> Option<(State, Protocol)> {
 
 /// Whether they tell that nobody has the device open.
 pub fn is_closed(sums: &DeviceSums) -> bool {
-    sums.state == STATE_CLOSED || StateWord::of(sums.state).is_some_and(|word| word.state == CLOSED)
+    matches!(sums.state, STATE_CLOSED | STATE_CLOSED_V2)
+        || StateWord::of(sums.state).is_some_and(|word| word.state == CLOSED)
 }
 
 /// How a device is seen, which decides what can be known of it.
@@ -161,10 +162,14 @@ pub fn unseen_bitmaps(sums: &DeviceSums) -> u8 {
 
 /// By which protocol the device of these sums migrates, as far as they tell.
 pub fn protocol_of(sums: &DeviceSums) -> Protocol {
-    // A closed device says nothing; what only a device of the v2 protocol tells stays.
+    // What only a device of the v2 protocol tells stays, also where an older record says of a closed one no more than that.
     let told_sizes = sums.left != Left::NONE;
-    told_by(sums)
-        .map_or(if told_sizes { Protocol::V2 } else { Protocol::Region }, |(_, protocol)| protocol)
+    // With or without a state that is known.
+    let is_v2 = sums.state >> 32 == STATE_V2 >> 32 || sums.state == STATE_CLOSED_V2;
+    told_by(sums).map_or(
+        if told_sizes || is_v2 { Protocol::V2 } else { Protocol::Region },
+        |(_, protocol)| protocol,
+    )
 }
 
 /// By which protocol a device migrates.
@@ -208,7 +213,15 @@ mod tests {
         let told = |state| told_by(&DeviceSums { state, ..DeviceSums::default() });
         assert_eq!(told(2), Some((State::StopAndCopy, Protocol::Region)));
         assert_eq!(told(STATE_V2 | 2), Some((State::Running, Protocol::V2)));
-        for nothing in [5, STATE_V2 - 1, STATE_V2 | 8, STATE_CLOSED, STATE_UNKNOWN] {
+        for nothing in [
+            5,
+            STATE_V2 - 1,
+            STATE_V2 | 8,
+            STATE_V2 | u64::from(NO_STATE),
+            STATE_CLOSED,
+            STATE_CLOSED_V2,
+            STATE_UNKNOWN,
+        ] {
             assert_eq!(told(nothing), None, "{nothing:x}");
         }
     }
@@ -221,6 +234,9 @@ mod tests {
         assert_eq!(seen(STATE_CLOSED), Seen::Tracepoints);
         assert_eq!(seen(STATE_UNKNOWN), Seen::Tracepoints);
         assert_eq!(seen(STATE_V2 | 2), Seen::V2);
+        assert_eq!(seen(STATE_V2 | u64::from(NO_STATE)), Seen::V2, "its DMA is logged");
+        assert_eq!(seen(STATE_CLOSED_V2), Seen::V2);
+        assert!(is_closed(&DeviceSums { state: STATE_CLOSED_V2, ..DeviceSums::default() }));
         for (state, told) in
             [(3, Some(State::PreCopy)), (NO_STATE, None), (CLOSED, None), (5, None)]
         {

@@ -12,7 +12,7 @@ use core::mem::offset_of;
 use migscope_abi::{
     outside::StateWord,
     probe::Probe,
-    ring::{DeviceSums, STATE_V2},
+    ring::{DeviceSums, STATE_UNKNOWN, STATE_V2},
     v2::{MigState, NO_STATE},
 };
 
@@ -98,6 +98,14 @@ impl Shared {
     #[inline(always)]
     pub(crate) fn set_state(self, state: u32) {
         self.set(offset_of!(DeviceSums, state), STATE_V2 | u64::from(state));
+    }
+
+    /// It is of the v2 protocol, whatever its state: a VMM may log its DMA before it asks for any.
+    #[inline(always)]
+    pub(crate) fn speaks_v2(self) {
+        if self.get(offset_of!(DeviceSums, state)) == STATE_UNKNOWN {
+            self.set_state(NO_STATE);
+        }
     }
 
     /// It is seen from outside, and in this state now.

@@ -30,6 +30,16 @@ pub(crate) fn region(workspace: &Workspace, tree: &Path) -> Result<(OsString, Os
     Ok(("MIGSCOPE_REGION_DRIVER".into(), output.join(REGION_MODULE).into()))
 }
 
+/// The folder of the driver that logs DMA.
+pub(crate) const LOGGING: &str = "tests/vm/logging";
+const LOGGING_MODULE: &str = "logging_testdev.ko";
+
+/// Builds that driver against a kernel's build tree, and returns the variable that tells tests where it is.
+pub(crate) fn logging(workspace: &Workspace, tree: &Path) -> Result<(OsString, OsString)> {
+    let output = make_folder(workspace, tree, "logging", LOGGING, &[])?;
+    Ok(("MIGSCOPE_LOGGING_DRIVER".into(), output.join(LOGGING_MODULE).into()))
+}
+
 /// Builds the module against a kernel's build tree; returns its path.
 pub(crate) fn build(workspace: &Workspace, tree: &Path) -> Result<PathBuf> {
     let output = make(workspace, tree, &[])?;

@@ -82,14 +82,15 @@ fn clippy_driver(workspace: &Workspace) -> Result<()> {
     build_driver::build_bench(workspace, &tree, &["CLIPPY=1", "W=e"])?;
     let driver = build_driver::build(workspace, &tree)?;
     build_driver::build_provider(workspace, &tree, &driver, &["W=e"])?;
-    build_driver::region(workspace, &tree).map(|_module| ())
+    build_driver::region(workspace, &tree)?;
+    build_driver::logging(workspace, &tree).map(|_module| ())
 }
 
 fn checkpatch(workspace: &Workspace) -> Result<()> {
     packages::ensure(&[Group::Lint])?;
     let kernel = Kernel::ensure(workspace, Variant::Ours)?;
     let mut files = Vec::new();
-    for folder in ["driver", build_driver::PROVIDER, build_driver::REGION] {
+    for folder in ["driver", build_driver::PROVIDER, build_driver::REGION, build_driver::LOGGING] {
         let found = c_files(&workspace.root.join(folder))?;
         if found.is_empty() {
             bail!("{folder} has no C file to check");

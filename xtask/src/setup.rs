@@ -51,7 +51,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     println!("bpf-linker   {}", bpf_linker::ensure(workspace, &rust)?.display());
     println!("promtool     {}", promtool::ensure(workspace)?.display());
     println!("linux source {}", kernel_source::ensure(workspace)?.display());
-    println!("qemu 10      {}", qemu::ensure(workspace)?.display());
+    println!("qemu 10      {}", qemu::ensure(workspace, qemu::Version::Ten)?.display());
+    println!("qemu 11      {}", qemu::ensure(workspace, qemu::Version::Eleven)?.display());
     Ok(())
 }
 

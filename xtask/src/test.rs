@@ -6,6 +6,7 @@
 mod aarch64;
 mod machines;
 mod page;
+mod readme;
 pub(crate) mod report;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use crate::kernel::{Choice, Kernel, Series, Variant};
 use crate::lint;
 use crate::miri;
 use crate::programs::{self, Executable, Programs};
-use crate::setup;
+use crate::setup::{self, qemu::Version};
 use crate::vm::matrix::{self, Program};
 use crate::vm::{self, Machine, Outcome, Streams, Task, Timings};
 use crate::workspace::Workspace;
@@ -36,6 +37,9 @@ const GUEST_TIMEOUT: Duration = Duration::from_secs(900);
 /// For six suspensions of a second.
 const SUSPEND_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Tests that take any QEMU which migrates by the v2 protocol.
+const QEMU_V2: &str = "qemu_v2";
+const NEWER_QEMU: &str = "guest: qemu_v2, with QEMU 11";
 const SUSPEND: &str = "guest: suspend";
 /// What runs on kernels as a distribution ships them, and on which: the oldest and the newest whose mtty migrates are enough for the second;
 /// the third on those whose verifier takes the probe of accesses to regions, which that of 6.1 does not follow to its end.
@@ -63,6 +67,7 @@ pub(crate) fn run(workspace: &Workspace, only: &[String]) -> Result<ExitCode> {
     demo_json(workspace, &mut report);
     aarch64::step(workspace, &mut report);
     page::steps(workspace, None, &mut report);
+    readme::step(workspace, &mut report);
 
     let Counts { passed, failed, ignored } = report.total();
     ensure!(passed + failed + ignored > 0, "no step has a name with one of: {}", only.join(", "));
@@ -173,7 +178,22 @@ fn guest_steps(workspace: &Workspace) -> Vec<String> {
         kernels.iter().map(move |series| stock_step(&name, Choice::Stock(*series)))
     };
     let stock = STOCK.into_iter().flat_map(on_stock);
-    names.map(|name| guest_step(&name)).chain([SUSPEND.to_owned()]).chain(stock).collect()
+    names
+        .map(|name| guest_step(&name))
+        .chain([SUSPEND, NEWER_QEMU].map(str::to_owned))
+        .chain(stock)
+        .collect()
+}
+
+/// What programs in the guest get, with one of the QEMUs. Without it its tests say themselves that they were not run.
+fn with_qemu(
+    workspace: &Workspace,
+    environment: &[(OsString, OsString)],
+    version: Version,
+) -> Vec<(OsString, OsString)> {
+    let qemu = setup::qemu::environment(workspace, version)
+        .inspect_err(|error| eprintln!("there is no QEMU {}: {error:#}", version.number()));
+    environment.iter().cloned().chain(qemu.ok()).collect()
 }
 
 fn guest_step(binary: &str) -> String {
@@ -194,12 +214,10 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         let programs = Programs::build(workspace)?;
         let mut environment = programs.environment();
         environment.push(build_driver::provider(workspace, &tree, &driver)?);
-        match setup::qemu::environment(workspace) {
-            Ok(variable) => environment.push(variable),
-            // Its tests say themselves that they were not run.
-            Err(error) => eprintln!("there is no QEMU 10: {error:#}"),
-        }
         environment.push(build_driver::region(workspace, &tree)?);
+        environment.push(build_driver::logging(workspace, &tree)?);
+        let with_newer = with_qemu(workspace, &environment, Version::Eleven);
+        let environment = with_qemu(workspace, &environment, Version::Ten);
         let debug = Kernel::ensure(workspace, Variant::Debug)?;
         let debug_driver = build_driver::build(workspace, &debug.build_tree())?;
         let guests = [(kernel, driver), (debug, debug_driver)];
@@ -210,7 +228,7 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         let mut tests = programs::guest_tests(workspace)?;
         // It is for kernels without our driver.
         tests.retain(|test| test.name != matrix::TESTS);
-        Ok((guests, environment, tests, stock, programs.suspend))
+        Ok((guests, [environment, with_newer], tests, stock, programs.suspend))
     };
     if !guest_steps(workspace).iter().any(|name| report.wants(name)) {
         return;
@@ -222,7 +240,9 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
         ready = Some(all);
         Ok(Counts::ONE_PASSED)
     });
-    let Some(([usual, debug], environment, tests, stock, suspend)) = ready else { return };
+    let Some(([usual, debug], [environment, with_newer], tests, stock, suspend)) = ready else {
+        return;
+    };
     let mut timings = None;
     let mut measured = Vec::new();
     for test in &tests {
@@ -232,6 +252,13 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
             let (heard, took) = guest_binary(workspace, kernel, driver, &environment, test)?;
             timings = timings.or(Some(took).filter(|_| !on_debug));
             measured.extend(heard.measured);
+            Ok(heard.counts)
+        });
+    }
+    for test in tests.iter().filter(|test| test.name == QEMU_V2) {
+        report.step(NEWER_QEMU, || {
+            let (kernel, driver) = &usual;
+            let (heard, _) = guest_binary(workspace, kernel, driver, &with_newer, test)?;
             Ok(heard.counts)
         });
     }

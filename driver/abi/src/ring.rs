@@ -86,6 +86,8 @@ pub struct Header {
 pub const STATE_UNKNOWN: u64 = u64::MAX;
 /// [`DeviceSums::state`] after the record of a close: nobody has the device open.
 pub const STATE_CLOSED: u64 = u64::MAX - 1;
+/// The same of a device of the v2 protocol: what was counted of it stays what was counted by that.
+pub const STATE_CLOSED_V2: u64 = u64::MAX - 2;
 /// [`DeviceSums::state`] of a device of the v2 protocol is this and its [`MigState`](super::v2::MigState).
 pub const STATE_V2: u64 = 1 << 32;
 
@@ -114,7 +116,8 @@ pub struct DeviceSums {
     /// How often `pending_bytes` was read.
     pub pending_reads: u64,
     /// [`State`](super::state::State) as of the last record that told it, [`STATE_V2`] and a
-    /// [`MigState`](super::v2::MigState), [`STATE_CLOSED`] or [`STATE_UNKNOWN`]; or a
+    /// [`MigState`](super::v2::MigState) or [`NO_STATE`](super::v2::NO_STATE), [`STATE_CLOSED`], [`STATE_CLOSED_V2`] or
+    /// [`STATE_UNKNOWN`]; or a
     /// [`StateWord`](super::outside::StateWord).
     pub state: u64,
     /// `CLOCK_MONOTONIC` of the last record, in nanoseconds.

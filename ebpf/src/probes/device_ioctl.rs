@@ -32,7 +32,7 @@ use migscope_abi::{
     dirty::Outcome,
     outside::VFIO_DEVICE_GET_REGION_INFO,
     probe::{FileOp, Probe},
-    ring::{DeviceSums, DirtyQueryRecord, Kind, Lost, MigStateRecord, STATE_CLOSED},
+    ring::{DeviceSums, DirtyQueryRecord, Kind, Lost, MigStateRecord, STATE_CLOSED_V2},
     state::Cause,
     trace,
     v2::{
@@ -206,7 +206,7 @@ fn device_release(ctx: ProbeContext) -> u32 {
     seen(Probe::DeviceRelease);
     forget_data_file(device);
     let change = Change { from: known, requested: NO_STATE, now: known, cause: Cause::Close };
-    sums.set(offset_of!(DeviceSums, state), STATE_CLOSED);
+    sums.set(offset_of!(DeviceSums, state), STATE_CLOSED_V2);
     sums.touch();
     let call = DeviceCall {
         device,
@@ -443,6 +443,7 @@ fn pages_were_told(ctx: &RetProbeContext, call: &DeviceCall, result: i32) {
     let Some(sums) = Shared::of(ctx, Probe::DeviceIoctlReturn, call.device) else {
         return;
     };
+    sums.speaks_v2();
     let pages = pages(&report);
     let mut dirty_pages = 0;
     let outcome = if result != 0 {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What runs in the guest: the tests in `tests/`, and the demo.
 
+pub mod binding;
 pub mod child;
 pub mod demo;
 pub mod fault;

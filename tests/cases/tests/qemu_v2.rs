@@ -8,7 +8,7 @@
 //!     events VFIO_MIGRATION                                the states in their order
 //!     trace vfio_save_block, vfio_load_state_device_data   data bytes
 //!     query-migrate: vfio.transferred                      the same
-//!     trace vfio_state_pending_exact                       stop-copy bytes, and how often they were asked for
+//!     trace vfio_state_pending(_exact)                     stop-copy bytes, and how often they were asked for
 //!     query-migrate: downtime, trace vmstate_downtime_…    the parts of the downtime
 //!     -name, -uuid                                         vm, vm_uuid
 //! ```
@@ -431,9 +431,7 @@ fn put_off() {
     machine.wait_for_status("running");
     linger(&machine, 50);
     machine.migrate("exec:cat > /dev/null");
-    wait("a switch-over that is put off", || {
-        machine.trace().of(device.uuid(), "vfio_state_pending_exact").len() > 2
-    });
+    wait("a switch-over that is put off", || machine.trace().exact_sizes(device.uuid()).len() > 2);
     let session = Account::of(&device).under_way("pre_copy");
     converge(&machine);
     machine.wait_for_departure();
@@ -442,9 +440,9 @@ fn put_off() {
     let told = account::stop_copy_bytes(&device);
     let trace = machine.quit();
     assert_told(&session, ("source", "completed"), &trace, &Clock::now());
-    let asked = trace.of(device.uuid(), "vfio_state_pending_exact");
+    let asked = trace.exact_sizes(device.uuid());
     assert_eq!(session["size_queries"], asked.len(), "{session:#}");
-    assert_eq!(told, Some(asked[0].number("stopcopy size ") as f64));
+    assert_eq!(told, Some(asked[0] as f64));
     guest::measured("qemu_switchovers_put_off", asked.len() - 1, "times");
 }
 

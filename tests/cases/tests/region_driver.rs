@@ -2,14 +2,14 @@
 //! A migration region of a driver that knows nothing of us (`tests/vm/region`), on our kernel and on those of distributions: the agent's
 //! account against the client's. On Linux 6.1 no other migration can be had without special hardware.
 
-use std::fs::{self, File};
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use std::{env, io};
 
+use cases::binding;
 use cases::demo::agent::Agent;
 use cases::guest;
 use cases::session::PATIENCE;
@@ -17,7 +17,6 @@ use cases::vfio::{CONFIG_REGION, OFFSET_BITS, PCI_REGIONS, Vfio};
 use migscope_abi::device::DeviceKey;
 use migscope_abi::region::{Field, HEADER_BYTES, REGION_SUBTYPE, REGION_TYPE};
 use migscope_abi::state::State;
-use rustix::system::finit_module;
 use serde_json::Value;
 
 fn main() -> ExitCode {
@@ -30,56 +29,18 @@ fn main() -> ExitCode {
 const DRIVER: &str = "region_testdev";
 /// Set by xtask where the kernel's own index does not have the module: its file.
 const FILE: &str = "MIGSCOPE_REGION_DRIVER";
-/// Set by xtask: the addresses of the devices.
-const DEVICES: &str = "MIGSCOPE_DEVICES";
 
 /// edu's liveness register (QEMU's docs/specs/edu.rst): what is written is read inverted.
 const LIVENESS: u64 = 0x04;
 /// `PCI_COMMAND`, with `PCI_COMMAND_MEMORY`.
 const COMMAND: (u64, u16) = (0x04, 0x0002);
 
-fn modprobe(module: &str) {
-    let status = Command::new("modprobe").arg(module).status().expect("modprobe");
-    assert!(status.success(), "{module} is loaded by the kernel's own index");
-}
-
-/// Loads the driver and gives it the two devices.
+/// Gives the driver the two devices.
 fn devices() -> [DeviceKey; 2] {
     // With Debian's 3 an agent that waits for devices could not attach.
     fs::write("/proc/sys/kernel/perf_event_paranoid", "2").expect("it is set");
-    modprobe("vfio-pci");
-    modprobe("vfio_iommu_type1");
-    if !Path::new("/sys/module").join(DRIVER).exists() {
-        match env::var_os(FILE) {
-            Some(file) => {
-                let file = File::open(file).expect("the module's file");
-                finit_module(file, c"", 0).expect("it is loaded");
-            }
-            None => modprobe(DRIVER),
-        }
-    }
-    let text = env::var(DEVICES).expect("xtask names them");
-    let mut devices =
-        text.split(',').map(|address| DeviceKey::parse(address).expect("a PCI address"));
-    let devices = [devices.next().expect("a device"), devices.next().expect("another")];
-    devices.iter().for_each(bind);
-    devices
-}
-
-fn bind(device: &DeviceKey) {
-    let folder = Path::new("/sys/bus/pci/devices").join(device.to_string());
-    fs::write(folder.join("driver_override"), DRIVER).expect("it takes the name");
-    let bound = || {
-        let driver = fs::read_link(folder.join("driver")).ok()?;
-        Some(driver.file_name()?.to_string_lossy().into_owned())
-    };
-    if bound().is_some_and(|driver| driver != DRIVER) {
-        fs::write(folder.join("driver/unbind"), device.to_string()).expect("it is taken away");
-    }
-    if bound().is_none() {
-        fs::write("/sys/bus/pci/drivers_probe", device.to_string()).expect("it is probed");
-    }
-    assert_eq!(bound().as_deref(), Some(DRIVER));
+    let devices = binding::give(DRIVER, FILE);
+    <[DeviceKey; 2]>::try_from(&devices[..2]).expect("two")
 }
 
 /// An open device, and what the client did to its region.

@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 
 /// Gives the results, as the program in the guest prints them.
 pub(super) fn run(workspace: &Workspace, pairs: u32) -> Result<String> {
-    let qemu = qemu::environment(workspace)?;
+    let qemu = qemu::environment(workspace, qemu::Version::Ten)?;
     let kernel = Kernel::ensure(workspace, Variant::Ours)?;
     let programs = Programs::build(workspace)?;
     let mut environment = programs.environment();

@@ -28,11 +28,13 @@ pub(crate) enum Group {
     CrossAarch64,
     /// Run them here.
     Emulator,
+    /// Tell a program of a newer Debian where its libraries are.
+    Patchelf,
 }
 
 impl Group {
     #[cfg(test)]
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Kernel,
         Self::BpfLinker,
         Self::Bindgen,
@@ -42,6 +44,7 @@ impl Group {
         Self::CrossX86_64,
         Self::CrossAarch64,
         Self::Emulator,
+        Self::Patchelf,
     ];
 
     fn packages(self) -> &'static [&'static str] {
@@ -77,6 +80,7 @@ impl Group {
             Self::CrossX86_64 => &["gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"],
             Self::CrossAarch64 => &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
             Self::Emulator => &["qemu-user"],
+            Self::Patchelf => &["patchelf"],
         }
     }
 }

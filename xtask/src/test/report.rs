@@ -79,6 +79,16 @@ impl Report {
         self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
     }
 
+    /// Whether all steps are to run.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.only.is_empty()
+    }
+
+    /// The names of the steps that ran.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.rows.iter().map(|row| row.name.clone()).collect()
+    }
+
     /// Runs one step, if it is to run. An error is one failure, and the next step runs all the same.
     pub(crate) fn step(&mut self, name: impl Into<String>, step: impl FnOnce() -> Result<Counts>) {
         let name = name.into();

@@ -31,7 +31,7 @@ const TRACED: [&str; 7] = [
     "vfio_migration_*",
     "vfio_save_*",
     "vfio_load_*",
-    "vfio_state_pending_*",
+    "vfio_state_pending*",
     "vmstate_downtime_checkpoint",
     "migrate_pending_*",
 ];
@@ -184,11 +184,13 @@ impl Machine {
         self.qmp.execute(command, arguments).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// The states of devices that QEMU told of in its events: `device-id` and `device-state`.
+    /// The states of devices that QEMU told of in its events: `device-id` and `device-state`. Since QEMU 11 it also tells what it is
+    /// about to ask for (`pre-copy-p2p-prepare`), which is no state of the device, and left out.
     pub fn told_states(&self, device_id: &str) -> Vec<String> {
         let events = self.qmp.events("VFIO_MIGRATION");
         let of_device = events.iter().filter(|event| event["device-id"] == device_id);
-        of_device.map(|event| text(&event["device-state"])).collect()
+        let states = of_device.map(|event| text(&event["device-state"]));
+        states.filter(|state| !state.ends_with("-prepare")).collect()
     }
 
     /// What the machine is doing (`RunState` in QEMU's `qapi/run-state.json`).

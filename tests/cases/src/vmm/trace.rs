@@ -8,11 +8,14 @@
 //!   │    │                 └ the event
 //!   │    └ CLOCK_REALTIME, to the microsecond
 //!   └ the thread
+//!
+//!   2026-11-28T16:01:50.650359Z vfio_save_block  (6d696773-…) data_size 24      since QEMU 11
 //! ```
 
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::SystemTime;
 
 use migscope_abi::v2::MigState;
 
@@ -100,6 +103,20 @@ impl Trace {
         changes
     }
 
+    /// The sizes of the stop-copy part that QEMU was told when it asked for them, in their order. A `final` one, of QEMU 11, is of a
+    /// device that stands, which it does not ask.
+    ///
+    /// # Panics
+    ///
+    /// When an event does not have the number.
+    pub fn exact_sizes(&self, device: &str) -> Vec<u64> {
+        let before_11 = self.of(device, "vfio_state_pending_exact");
+        let since_11 = self.of(device, "vfio_state_pending").into_iter();
+        let exact = since_11.filter(|event| event.text.contains("exact 1, final 0"));
+        let sizes = before_11.into_iter().chain(exact);
+        sizes.map(|event| event.number("stopcopy size ")).collect()
+    }
+
     /// When the migration came to a state (`MigrationStatus` in QEMU's `qapi/migration.json`), `CLOCK_REALTIME` in nanoseconds.
     pub fn migration_came_to(&self, status: &str) -> Option<u64> {
         let mut all = self.events("migrate_set_state");
@@ -129,17 +146,26 @@ impl Event {
 }
 
 fn event(line: &str) -> Option<Event> {
+    let (at_ns, rest) = by_thread(line).or_else(|| by_time(line))?;
+    let (name, text) = rest.split_once(' ')?;
+    Some(Event { at_ns, name: name.to_owned(), text: text.trim().to_owned() })
+}
+
+/// The form until QEMU 10.
+fn by_thread(line: &str) -> Option<(u64, &str)> {
     let (head, rest) = line.split_once(':')?;
     let (thread, at) = head.split_once('@')?;
     let _thread: u32 = thread.parse().ok()?;
     let (seconds, microseconds) = at.split_once('.')?;
     let (seconds, microseconds): (u64, u64) = (seconds.parse().ok()?, microseconds.parse().ok()?);
-    let (name, text) = rest.split_once(' ')?;
-    Some(Event {
-        at_ns: seconds * 1_000_000_000 + microseconds * 1000,
-        name: name.to_owned(),
-        text: text.trim().to_owned(),
-    })
+    Some((seconds * 1_000_000_000 + microseconds * 1000, rest))
+}
+
+/// The form since QEMU 11, of events and messages alike.
+fn by_time(line: &str) -> Option<(u64, &str)> {
+    let (at, rest) = line.split_once(' ')?;
+    let at = humantime::parse_rfc3339(at).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some((u64::try_from(at.as_nanos()).ok()?, rest))
 }
 
 /// A state in the words of `mig_state_to_str()` in QEMU's `hw/vfio/migration.c`.
@@ -177,9 +203,22 @@ qemu-system-x86_64: warning: something: else
         let trace = Trace::parse(TEXT);
         assert_eq!(trace.sum("a", "vfio_save_block", "data_size "), 324);
         assert_eq!(trace.sum("c", "vfio_save_block", "data_size "), 0);
-        assert_eq!(trace.of("a", "vfio_state_pending_exact")[0].number("stopcopy size "), 300);
+        assert_eq!(trace.exact_sizes("a"), [300]);
         assert_eq!(trace.checkpoint("src-downtime-start"), Some(11_500_000_000));
         assert_eq!(trace.checkpoint("src-downtime-end"), None);
+    }
+
+    #[test]
+    fn newer_traces_say_the_time_of_day() {
+        const TEXT: &str = "\
+2026-11-28T16:01:50.650359Z vfio_save_block  (a) data_size 24
+2026-11-28T16:01:51.000000Z qemu-system-x86_64: warning: something: else
+2026-11-28T16:01:51.000001Z vfio_state_pending  (a) stopcopy size 9, precopy initial size 0, precopy dirty size 0, request switchover ack 0, exact 0, final 0
+2026-11-28T16:01:51.000002Z vfio_state_pending  (a) stopcopy size 8, precopy initial size 0, precopy dirty size 0, request switchover ack 0, exact 1, final 0
+";
+        let trace = Trace::parse(TEXT);
+        assert_eq!(trace.of("a", "vfio_save_block")[0].at_ns, 1_795_881_710_650_359_000);
+        assert_eq!(trace.exact_sizes("a"), [8]);
     }
 
     #[test]
