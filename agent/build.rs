@@ -46,7 +46,10 @@ fn runbooks(out: &Path) {
         let path = file.expect("a folder that can be listed").path();
         if path.extension().is_some_and(|extension| extension == "md") {
             let name = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
-            found.insert(name, path);
+            // The folder's own index; the agent makes one of its pages.
+            if name != "README" {
+                found.insert(name, path);
+            }
         }
     }
     let rows: String = found

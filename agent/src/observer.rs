@@ -357,6 +357,8 @@ impl Observer {
         if let (Some(session), Some(window)) = (watched.tracker.current_mut(), &loss_window) {
             session.lost(window);
         }
+        // What ended may be of the machine that had the device before this one.
+        let former = (other_process && !ended.is_empty()).then(|| watched.info.clone());
         self.next_session = next_session;
         if other_process {
             self.describe(change.device);
@@ -365,7 +367,8 @@ impl Observer {
             if let Some(window) = &loss_window {
                 session.lost(window);
             }
-            self.session_ended(session);
+            let former = former.as_ref().filter(|_| session.tgid != Some(change.tgid));
+            self.session_ended(session, former);
         }
         if let Some(session) = begun {
             self.session_began(&session);
@@ -385,9 +388,10 @@ impl Observer {
         }
     }
 
-    fn session_ended(&mut self, session: Session) {
-        self.metrics.session.ended(&session);
+    /// A session has ended; of the machine that has the device, unless it was of a former one.
+    fn session_ended(&mut self, session: Session, former: Option<&Info>) {
         if let Some(watched) = self.devices.get(&session.device) {
+            self.metrics.session.ended(&session, former.unwrap_or(&watched.info));
             self.experience.learn(&watched.info.driver, &session);
         }
         info!(

@@ -12,7 +12,9 @@ mod reader;
 
 use migration::{DESTINATION, MS, PID, SOURCE, before_stop, change, changes, resumed, saved};
 use migscope::{
+    device_key::DeviceKey,
     event::{BadRecord, Conduct, ConductCounts, DirtyQuery, Event, StateChange, Violation},
+    feed::Describe,
     host::Paths,
     metrics::{Format, Info, Metrics},
     observer::Observer,
@@ -313,6 +315,7 @@ fn the_last_session_of_a_device_takes_the_place_of_the_one_before() {
             "duration_seconds{} 0.00202",
             "end_time_seconds{} 1700000000.052",
             "exact{} 1",
+            "info{,vm=\"\",vm_uuid=\"\"} 1",
             "iterations{} 0",
             "result{,role=\"destination\",result=\"cancelled\"} 1",
             "result{,role=\"destination\",result=\"completed\"} 0",
@@ -321,6 +324,50 @@ fn the_last_session_of_a_device_takes_the_place_of_the_one_before() {
         ],
         "it was put aside: it had no downtime of its own"
     );
+}
+
+/// Each process is a machine that is named after its number.
+struct Machines;
+
+impl Describe for Machines {
+    fn describe(&self, _device: DeviceKey, tgid: Option<u32>) -> Option<Info> {
+        let pid = tgid.map(|pid| pid.to_string()).unwrap_or_default();
+        Some(Info { vm: format!("vm-{pid}"), vm_uuid: pid, ..Info::default() })
+    }
+
+    fn is_present(&self, _device: DeviceKey) -> bool {
+        true
+    }
+}
+
+/// The machine that the source device has now, and the one that its last session was of, by their UUIDs.
+fn machines_of_source(observer: &Observer) -> [Option<String>; 2] {
+    let text = exposition(observer);
+    ["vfio_migration_device_info{", "vfio_migration_last_session_info{"].map(|family| {
+        let of_source = |line: &&str| line.starts_with(family) && line.contains("0000:00:10.0");
+        let line = text.lines().find(of_source)?;
+        Some(line.split_once("vm_uuid=\"")?.1.split_once('"')?.0.to_owned())
+    })
+}
+
+#[test]
+fn the_last_session_is_of_its_own_machine_also_when_another_has_the_device() {
+    let metrics = Metrics::with_clock(Registry::new(), || Duration::from_secs(1_700_000_000));
+    let mut observer = Observer::new(Machines, Arc::new(metrics));
+    let is = |uuid: &str| Some(uuid.to_owned());
+    migrate(&mut observer);
+    assert_eq!(machines_of_source(&observer), [is("4711"), is("4711")]);
+    let of_next = |from, now, cause, at_ms| {
+        let change = change(SOURCE, from, now, at_ms * MS, DeviceSums::default());
+        Event::State(StateChange { tgid: 9, cause, ..change })
+    };
+    observer.events(&[of_next(State::Stopped, State::Running, Cause::Open, 50)]);
+    assert_eq!(machines_of_source(&observer), [is("9"), is("4711")]);
+    // Its migration ends without a record, before the first that is seen of the machine after it.
+    observer.events(&[of_next(State::Running, State::PreCopy, Cause::Write, 60)]);
+    let change = change(SOURCE, State::Running, State::PreCopy, 70 * MS, DeviceSums::default());
+    observer.events(&[Event::State(change)]);
+    assert_eq!(machines_of_source(&observer), [is("4711"), is("9")]);
 }
 
 #[test]

@@ -186,6 +186,9 @@ async fn a_runbook_is_rendered_and_the_list_has_all() {
     for file in std::fs::read_dir(folder).expect("runbooks") {
         let name = file.expect("a file").file_name().into_string().expect("text");
         let name = name.trim_end_matches(".md").to_owned();
+        if name == "README" {
+            continue; // the folder's own index
+        }
         assert!(list.contains(&format!("href=\"{name}\"")), "{name}: {list}");
         assert_eq!(get(&scripted, &format!("/runbooks/{name}")).await.status(), StatusCode::OK);
         count += 1;

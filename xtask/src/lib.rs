@@ -8,6 +8,7 @@ mod build_driver;
 mod build_ebpf;
 mod cache;
 mod child;
+mod dashboards;
 mod demo;
 mod fuzz;
 mod kernel;
@@ -123,6 +124,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Write the dashboards for Grafana, dashboards/grafana, from xtask/src/dashboards
+    Dashboards {
+        /// Write nothing; fail if a file is not current or Grafana's types do not take it
+        #[arg(long)]
+        check: bool,
+    },
     /// The first program in the guest; not for people
     #[command(hide = true)]
     Guest,
@@ -164,6 +171,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Lint => lint::run(&workspace)?,
         Command::MetricsDoc { check: false } => metrics_doc::write(&workspace)?,
         Command::MetricsDoc { check: true } => metrics_doc::check(&workspace)?,
+        Command::Dashboards { check: false } => dashboards::write(&workspace)?,
+        Command::Dashboards { check: true } => dashboards::check(&workspace)?,
         Command::Vm(command) => {
             return Ok(vm::run(&workspace, command).unwrap_or_else(|error| {
                 eprintln!("error: {error:#}");

@@ -14,6 +14,7 @@ use crate::arch::Arch;
 use crate::build_driver;
 use crate::build_ebpf;
 use crate::child;
+use crate::dashboards;
 use crate::kernel::{Kernel, Variant};
 use crate::metrics_doc;
 use crate::programs;
@@ -31,6 +32,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "licence headers and file lengths", run: source::check },
     Check { name: "rustfmt", run: rustfmt },
     Check { name: "alerts, their tests and runbooks, exposition", run: prometheus::check },
+    Check { name: "dashboards, against Grafana's types", run: dashboards::check },
     Check { name: "clippy", run: clippy },
     Check { name: "page of all metrics", run: metrics_doc::check },
     Check { name: "clippy of the probes", run: clippy_ebpf },

@@ -8,6 +8,7 @@ pub(crate) mod apt;
 pub(crate) mod bindgen;
 pub(crate) mod bpf_linker;
 pub(crate) mod kernel_source;
+pub(crate) mod node;
 pub(crate) mod node_exporter;
 pub(crate) mod packages;
 pub(crate) mod promtool;
@@ -22,6 +23,7 @@ use anyhow::{Context as _, Result};
 
 use self::packages::Group;
 use crate::child;
+use crate::dashboards;
 use crate::workspace::Workspace;
 
 /// LLVM's major version: the one that the pinned rustc carries (`rustc -vV`), which bpf-linker must
@@ -39,6 +41,9 @@ pub(crate) fn packages() -> Result<()> {
     if bpf_linker::in_path().is_none() {
         groups.push(Group::BpfLinker);
     }
+    if !node::in_path() {
+        groups.push(Group::Node);
+    }
     packages::ensure(&groups)
 }
 
@@ -53,6 +58,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     println!("linux source {}", kernel_source::ensure(workspace)?.display());
     println!("qemu 10      {}", qemu::ensure(workspace, qemu::Version::Ten)?.display());
     println!("qemu 11      {}", qemu::ensure(workspace, qemu::Version::Eleven)?.display());
+    println!("grafana      {} (types)", dashboards::types(workspace)?.display());
     Ok(())
 }
 

@@ -117,7 +117,7 @@ impl ConvergenceFamilies {
                     name: "vfio_migration_blocked",
                     help: "1 for each reason for which the migration may not come to its end, 0 for the others.",
                     labels: [Label::device(), Label::one_of("reason", REASONS)],
-                    absent: "unless the device is the source of a session that runs",
+                    absent: "unless the device is the source of a session that runs, or in its error state",
                 },
             ),
             remaining: Numbers::gauges(

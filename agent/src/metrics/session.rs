@@ -7,6 +7,7 @@
 use super::{
     catalog::Catalog,
     description::Label,
+    device::Info,
     exemplar::Exemplar,
     family::{About, Latencies, Numbers},
     number, seconds,
@@ -29,6 +30,7 @@ pub struct SessionFamilies {
 
 /// The last session of each device.
 struct LastSession {
+    info: Numbers<3>,
     end_time: Numbers<1>,
     duration: Numbers<1>,
     downtime: Numbers<1>,
@@ -95,13 +97,14 @@ impl SessionFamilies {
         }
     }
 
-    /// Counts a session that has ended.
-    pub fn ended(&self, session: &Session) {
+    /// Counts a session that has ended, and that was of `machine`.
+    pub fn ended(&self, session: &Session, machine: &Info) {
         let Some((end, at_ns)) = session.end else {
             return;
         };
         self.sessions.add([session.role.name(), end.name()], 1.0);
         let at = (self.monotonic_zero)().saturating_add(Duration::from_nanos(at_ns));
+        self.last.describe(session, machine);
         self.last.show(session, end, (end != End::Unknown).then_some((at, at_ns)));
         if end == End::Unknown {
             return; // when it ended is not known either
@@ -134,6 +137,15 @@ impl SessionFamilies {
 
 impl LastSession {
     fn register(catalog: &mut Catalog) -> Self {
+        let info = Numbers::infos(
+            catalog,
+            About {
+                name: "vfio_migration_last_session_info",
+                help: "Which machine the device's last session was of; another may have the device by now. Always 1.",
+                labels: [Label::device(), Label::follows("vm"), Label::follows("vm_uuid")],
+                absent: "before a session of the device ended",
+            },
+        );
         let mut gauge = |name, help, absent| {
             Numbers::gauges(catalog, About { name, help, labels: [Label::device()], absent })
         };
@@ -141,6 +153,7 @@ impl LastSession {
         let unknown =
             "before a session of the device ended, and where the record of the end was lost";
         Self {
+            info,
             end_time: gauge(
                 "vfio_migration_last_session_end_time_seconds",
                 "When the device's last session ended, in seconds since the Unix epoch.",
@@ -191,6 +204,13 @@ impl LastSession {
                 },
             ),
         }
+    }
+
+    /// Shows which machine a session was of that ended.
+    fn describe(&self, session: &Session, machine: &Info) {
+        let device = session.device.to_string();
+        self.info.forget(|[known, ..]| *known == device);
+        self.info.set([&device, &machine.vm, &machine.vm_uuid], 1.0);
     }
 
     /// Shows a session that ended. `at`: since the Unix epoch and in nanoseconds of `CLOCK_MONOTONIC`, if it is known when.

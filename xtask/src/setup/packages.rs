@@ -21,6 +21,8 @@ pub(crate) enum Group {
     Vm,
     /// Run the kernel's checkpatch.pl.
     Lint,
+    /// Hold the dashboards against Grafana's types.
+    Node,
     /// Hold the probes against a script.
     Bpftrace,
     /// Build programs for another machine: a compiler, and the C library that they are linked with.
@@ -40,6 +42,7 @@ impl Group {
         Self::Bindgen,
         Self::Vm,
         Self::Lint,
+        Self::Node,
         Self::Bpftrace,
         Self::CrossX86_64,
         Self::CrossAarch64,
@@ -76,6 +79,7 @@ impl Group {
             // tmux is the terminal in which `migscope top` is tested.
             Self::Vm => &["qemu-system-x86", "busybox-static", "kmod", "tmux"],
             Self::Lint => &["perl"],
+            Self::Node => &["nodejs", "npm"],
             Self::Bpftrace => &["bpftrace"],
             Self::CrossX86_64 => &["gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"],
             Self::CrossAarch64 => &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
