@@ -36,7 +36,7 @@ pub(crate) enum Group {
 
 impl Group {
     #[cfg(test)]
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Kernel,
         Self::BpfLinker,
         Self::Bindgen,

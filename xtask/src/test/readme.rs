@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!   <!-- ci: guest -->        in a guest, in a folder with vfio_mediate.ko, with migscope in PATH
+//!   <!-- ci: host -->         here, in the checkout
 //!   <!-- ci: step NAME -->    as the step of `cargo xtask test` whose name has NAME in it
 //!   <!-- ci: itself -->       it is what CI calls
 //!   <!-- ci: not: WHY -->     it cannot be run here; the reason is printed
@@ -19,6 +20,7 @@ use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
 use super::report::{Counts, Report};
 use crate::build_driver;
+use crate::child;
 use crate::kernel::{Kernel, Variant};
 use crate::programs::Programs;
 use crate::vm::{self, Machine, Outcome, Streams, Task};
@@ -40,6 +42,7 @@ const PRELUDE: &str = "set -eu\n\
 #[derive(Debug, PartialEq, Eq)]
 enum How {
     Guest,
+    Host,
     Step(String),
     Itself,
     Not(String),
@@ -80,6 +83,11 @@ fn run(workspace: &Workspace, block: &Block, steps: Option<&[String]>) -> Result
     match &block.how {
         How::Guest => {
             in_guest(workspace, &block.commands)?;
+        }
+        How::Host => {
+            let mut shell = child::bound("sh");
+            shell.current_dir(&workspace.root).args(["-euxc", &block.commands]);
+            child::run(&mut shell)?;
         }
         How::Step(name) => {
             let found = steps.is_none_or(|steps| steps.iter().any(|step| step.contains(name)));
@@ -171,6 +179,7 @@ fn how_of(text: &str) -> Result<How> {
     }
     match text {
         "guest" => Ok(How::Guest),
+        "host" => Ok(How::Host),
         "itself" => Ok(How::Itself),
         other => bail!("`ci: {other}` is no way to run commands"),
     }
