@@ -24,7 +24,7 @@ use crate::{
         Standing, all_missing,
         attach::{Attacher, Missing, OwnDriver, chain},
         load::{Loaded, load},
-        logs::Logs,
+        losses::{LossLog, by_reason},
         maps::Maps,
         ring::Reader,
         stats::{RunStats, skipped_runs},
@@ -102,7 +102,7 @@ struct Probes {
     ebpf: Ebpf,
     maps: Maps,
     ring: AsyncFd<Reader>,
-    logs: Option<Logs>,
+    loss_log: LossLog,
     stats: Option<RunStats>,
     attacher: Attacher,
     standing: Standing,
@@ -233,7 +233,7 @@ impl Sampler {
     }
 
     fn load(&self) -> Result<Probes, Missing> {
-        let Loaded { ebpf, maps, reader, logs, refused } =
+        let Loaded { ebpf, maps, reader, refused } =
             load(self.object).map_err(|error| error.missing())?;
         let ring = reader.into_async().map_err(|error| {
             Missing::new(
@@ -245,7 +245,8 @@ impl Sampler {
         let resume_at = Instant::now();
         let attacher = Attacher::new(self.paths.clone(), self.own_driver, refused);
         let standing = Standing::new();
-        Ok(Probes { ebpf, maps, ring, logs, stats, attacher, standing, resume_at })
+        let loss_log = LossLog::default();
+        Ok(Probes { ebpf, maps, ring, loss_log, stats, attacher, standing, resume_at })
     }
 
     /// Reads the ring, and the losses after it; see [`crate::observer`].
@@ -264,8 +265,11 @@ impl Sampler {
                 let device = probes.maps.device(RawKey(event.device().0));
                 event.set_device(device);
             }
+            if let Ok(lost) = &lost {
+                probes.loss_log.log(lost);
+            }
             let mut observer = lock(&self.observer);
-            match lost {
+            match lost.as_ref().map(by_reason) {
                 Ok(told) => observer.losses(Losses { told, skipped }, now_ns),
                 Err(error) => {
                     error!(error = chain(&error), "losses are unknown");
@@ -300,9 +304,6 @@ impl Sampler {
             Err(error) => {
                 error!(error = chain(&error), "the probes' sums are unknown");
             }
-        }
-        if let Some(logs) = &mut probes.logs {
-            logs.flush();
         }
         if self.privileges.may_attach() {
             self.follow_data_files();

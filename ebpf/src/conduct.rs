@@ -10,7 +10,7 @@ use crate::{
     maps::CONDUCT,
     sums,
 };
-use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use core::hint::black_box;
 use migscope_abi::{
     probe::Probe,
@@ -30,11 +30,7 @@ static START: Conducted = Conducted {
 
 /// Shows the watch an access; gives what is pending if the device said that it has none of it to give.
 #[inline(always)]
-pub(crate) fn accessed(
-    ctx: &impl EbpfContext,
-    probe: Probe,
-    event: &trace::RegionAccess,
-) -> Option<u64> {
+pub(crate) fn accessed(probe: Probe, event: &trace::RegionAccess) -> Option<u64> {
     let conducted = conducted(probe, event.device)?;
     if let Some(rule) = conducted.watch.access(event) {
         let moment = Moment {
@@ -45,14 +41,14 @@ pub(crate) fn accessed(
             field: event.field,
             op: event.op,
         };
-        broken(ctx, probe, conducted, rule, &moment);
+        broken(probe, conducted, rule, &moment);
     }
     conducted.watch.withheld()
 }
 
 /// Shows the watch a change of state, before the record of it is in the ring.
 #[inline(always)]
-pub(crate) fn state_changed(ctx: &impl EbpfContext, probe: Probe, event: &trace::State) {
+pub(crate) fn state_changed(probe: Probe, event: &trace::State) {
     let Some(conducted) = conducted(probe, event.device) else {
         return;
     };
@@ -66,10 +62,10 @@ pub(crate) fn state_changed(ctx: &impl EbpfContext, probe: Probe, event: &trace:
             field: Field::DeviceState as u32,
             op: Op::Write as u32,
         };
-        broken(ctx, probe, conducted, rule, &moment);
+        broken(probe, conducted, rule, &moment);
     }
     if event.result >= 0 && conducted.untold != 0 {
-        tell_counts(ctx, probe, event.device, conducted);
+        tell_counts(probe, event.device, conducted);
     }
     if change.begins {
         conducted.session = [0; Conduct::COUNT];
@@ -118,13 +114,7 @@ fn conducted(probe: Probe, device: u64) -> Option<&'static mut Conducted> {
 
 /// Counts a broken rule, and tells of it now and then.
 #[inline(always)]
-fn broken(
-    ctx: &impl EbpfContext,
-    probe: Probe,
-    conducted: &mut Conducted,
-    rule: Conduct,
-    moment: &Moment,
-) {
+fn broken(probe: Probe, conducted: &mut Conducted, rule: Conduct, moment: &Moment) {
     // Once, so that the verifier sees one number that is checked, and not a proof of the compiler's.
     let index = black_box(rule.index());
     sums::add(&mut conducted.total, index, 1);
@@ -137,7 +127,7 @@ fn broken(
         conducted.untold = conducted.untold.wrapping_add(1);
         return;
     }
-    submit::<ConductRecord>(ctx, probe, Kind::Conduct, |entry| {
+    submit::<ConductRecord>(probe, Kind::Conduct, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all of it is written.
         unsafe {
             entry.write(ConductRecord {
@@ -157,8 +147,8 @@ fn broken(
 
 /// Tells how often each rule was broken in this session.
 #[inline(always)]
-fn tell_counts(ctx: &impl EbpfContext, probe: Probe, device: u64, conducted: &mut Conducted) {
-    submit::<ConductCounts>(ctx, probe, Kind::ConductCounts, |entry| {
+fn tell_counts(probe: Probe, device: u64, conducted: &mut Conducted) {
+    submit::<ConductCounts>(probe, Kind::ConductCounts, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all three fields of it are written.
         unsafe {
             (&raw mut (*entry).header).write(header(Kind::ConductCounts));

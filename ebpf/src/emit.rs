@@ -4,16 +4,14 @@
 
 use crate::maps::{EVENTS, EVENTS_BYTES, LOST, SEEN};
 use aya_ebpf::{
-    EbpfContext,
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated::bpf_ktime_get_ns},
     maps::PerCpuArray,
     programs::RawTracePointContext,
 };
-use aya_log_ebpf::{debug, warn};
 use migscope_abi::{
     probe::Probe,
-    ring::{Header, Kind, Lost, lost_slot},
+    ring::{Header, Kind, Lost},
 };
 
 /// Reads the record of a tracepoint and counts it, or counts the loss.
@@ -24,12 +22,11 @@ pub(crate) fn record<T: Copy + 'static>(ctx: &RawTracePointContext, probe: Probe
     // of `migscope_abi::trace`, integers only, for which every bit pattern is a value.
     match unsafe { bpf_probe_read_kernel(source) } {
         Ok(record) => {
-            count(&SEEN, probe as u32);
+            seen(probe);
             Some(record)
         }
-        Err(errno) => {
+        Err(_) => {
             lost(probe, Lost::Unreadable);
-            warn!(ctx, "tracepoint {}: its record cannot be read: error {}", probe.name(), errno);
             None
         }
     }
@@ -40,12 +37,7 @@ pub(crate) fn record<T: Copy + 'static>(ctx: &RawTracePointContext, probe: Probe
 /// A record wakes the agent only where somebody waits for it: a change of state. The others wait until the agent comes by itself,
 /// a few times a second, or until a quarter of the ring is full. To wake a process costs the migration more than the record does.
 #[inline(always)]
-pub(crate) fn submit<T: 'static>(
-    ctx: &impl EbpfContext,
-    probe: Probe,
-    kind: Kind,
-    fill: impl FnOnce(*mut T),
-) {
+pub(crate) fn submit<T: 'static>(probe: Probe, kind: Kind, fill: impl FnOnce(*mut T)) {
     match EVENTS.reserve::<T>(0) {
         Some(mut entry) => {
             fill(entry.as_mut_ptr());
@@ -54,10 +46,7 @@ pub(crate) fn submit<T: 'static>(
             let flag = if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
             entry.submit(u64::from(flag));
         }
-        None => {
-            lost(probe, Lost::RingFull);
-            debug!(ctx, "the ring is full: a {} record is lost", kind.name());
-        }
+        None => lost(probe, Lost::RingFull),
     }
 }
 
@@ -82,21 +71,22 @@ pub(crate) fn now_ns() -> u64 {
 /// Counts something that `probe` saw and that will not reach the agent.
 #[inline(always)]
 pub(crate) fn lost(probe: Probe, reason: Lost) {
-    count(&LOST, lost_slot(probe, reason));
+    count(&LOST, probe as usize * Lost::COUNT + reason as usize);
 }
 
 /// Counts a call that `probe` looks at.
 #[inline(always)]
 pub(crate) fn seen(probe: Probe) {
-    count(&SEEN, probe as u32);
+    count(&SEEN, probe as usize);
 }
 
-/// Adds one to a slot that the running program alone writes.
+/// Adds one to a number of a map's only entry, which is numbers and nothing else. The running program alone writes it.
 #[inline(always)]
-fn count(map: &PerCpuArray<u64>, index: u32) {
-    if let Some(slot) = map.get_ptr_mut(index) {
-        // SAFETY: `slot` is this CPU's own value of a per-CPU map, aligned to eight bytes and alive while the program runs. It
-        // belongs to one program, which does not run twice at a time on a CPU; see `crate::maps`.
-        unsafe { *slot = (*slot).wrapping_add(1) };
+fn count<T>(map: &PerCpuArray<T>, index: usize) {
+    if let Some(entry) = map.get_ptr_mut(0) {
+        let number = entry.cast::<u64>().wrapping_add(index);
+        // SAFETY: `entry` is this CPU's own value of a per-CPU map, aligned to eight bytes and alive while the program runs, and `index`
+        // one of its numbers. This one belongs to one program, which does not run twice at a time on a CPU; see `crate::maps`.
+        unsafe { *number = (*number).wrapping_add(1) };
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     maps::{MACHINE_SUMS, TRACKER_BUCKETS, TRACKER_SUM_NS},
     sums,
 };
-use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::mem::offset_of;
 use migscope_abi::{
@@ -142,14 +142,14 @@ impl Machine {
 
 /// Tells what all trackers have told the running process, which changes the state of `device`. Most processes were told nothing.
 #[inline(always)]
-pub(crate) fn tell(ctx: &impl EbpfContext, probe: Probe, device: u64) {
+pub(crate) fn tell(probe: Probe, device: u64) {
     let tgid = process();
     let found = Tracker::ALL
         .map(|tracker| MACHINE_SUMS.get_ptr_mut(MachineKey { tgid, tracker: tracker as u32 }));
     if let [None, None, None] = found {
         return;
     }
-    submit::<MachineRecord>(ctx, probe, Kind::Machine, |entry| {
+    submit::<MachineRecord>(probe, Kind::Machine, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all of it is written. The sums are live
         // values of the map; what another thread changes meanwhile is one number at a time.
         unsafe {

@@ -19,7 +19,7 @@ use migscope_abi::{
     outside::{Meaning, Outside, RegionOffsets},
     probe::Probe,
     region::{Field, Op},
-    ring::{AccessKey, Conducted, DeviceSums, Lost, latency_series},
+    ring::{AccessKey, Conducted, DeviceSums, Losses, latency_series},
     rule::Rule,
     trace,
     tracking::TrackingOffsets,
@@ -68,14 +68,13 @@ pub(crate) static LATENCY_SUM_NS: PerCpuArray<u64> =
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 
-/// Index: `lost_slot`.
+/// One entry, which is read as a whole: while the agent reads a map no probe of a function runs on its CPU.
 #[map]
-pub(crate) static LOST: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(entries(Probe::COUNT * Lost::COUNT), 0);
+pub(crate) static LOST: PerCpuArray<Losses> = PerCpuArray::with_max_entries(1, 0);
 
-/// Index: `Probe`. Tracepoint records that were read, and calls that were looked at.
+/// One entry, by `Probe`: tracepoint records that were read, and calls that were looked at.
 #[map]
-pub(crate) static SEEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(entries(Probe::COUNT), 0);
+pub(crate) static SEEN: PerCpuArray<[u64; Probe::COUNT]> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where the fields of the kernel's own structures are: one entry, which the agent writes before it attaches what needs it.
 #[map]
@@ -300,6 +299,22 @@ pub(crate) struct RegionCall {
 pub(crate) struct RegionRoom {
     pub(crate) event: trace::RegionAccess,
     pub(crate) meaning: Meaning,
+    /// A change of state that it was, or an attempt.
+    pub(crate) change: trace::State,
+    /// What was read or written, also where that was refused.
+    pub(crate) value: u64,
+    /// 1 if it was of a whole register.
+    pub(crate) fits: u32,
+    /// 1 if its value, where it has one, is known.
+    pub(crate) means: u32,
+    /// 1 if nothing is missing between it and the one before.
+    pub(crate) in_order: u32,
+    /// 1 if it tells a state.
+    pub(crate) tells_state: u32,
+    /// 1 if `change` was asked for, and is shown to the watch.
+    pub(crate) judged: u32,
+    /// 1 if `change` goes into the ring.
+    pub(crate) told: u32,
 }
 
 /// A piece of a bitmap of a region that was read.

@@ -6,7 +6,6 @@
 #![expect(unsafe_code, reason = "map values are reached through raw pointers")]
 
 use crate::{emit::now_ns, maps::DEVICE_SUMS, sums};
-use aya_ebpf::EbpfContext;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::mem::offset_of;
 use migscope_abi::{
@@ -26,8 +25,8 @@ pub(crate) struct Shared(*mut DeviceSums);
 impl Shared {
     /// The sums of `device`, which are made if there are none; or counts the loss.
     #[inline(always)]
-    pub(crate) fn of(ctx: &impl EbpfContext, probe: Probe, device: u64) -> Option<Self> {
-        sums::entry(ctx, probe, device).map(Self)
+    pub(crate) fn of(probe: Probe, device: u64) -> Option<Self> {
+        sums::entry(probe, device).map(Self)
     }
 
     /// The sums of `device`, if it has any.

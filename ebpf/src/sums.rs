@@ -6,8 +6,7 @@ use crate::{
     emit::{lost, now_ns},
     maps::DEVICE_SUMS,
 };
-use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST};
-use aya_log_ebpf::debug;
+use aya_ebpf::bindings::BPF_NOEXIST;
 use core::hint::black_box;
 use migscope_abi::{
     probe::Probe,
@@ -37,12 +36,11 @@ pub(crate) static START: DeviceSums = DeviceSums {
 /// Changes the sums of `device` and gives them back, or counts the loss when the map has no room for another device.
 #[inline(always)]
 pub(crate) fn update(
-    ctx: &impl EbpfContext,
     probe: Probe,
     device: u64,
     change: impl FnOnce(&mut DeviceSums),
 ) -> Option<*mut DeviceSums> {
-    let entry = entry(ctx, probe, device)?;
+    let entry = entry(probe, device)?;
     // SAFETY: `entry` is a value of the map, aligned to eight bytes and alive while the program runs. The driver emits all
     // records of a device under that device's lock, so no other program changes this value; user space gets copies.
     let sums = unsafe { &mut *entry };
@@ -53,7 +51,7 @@ pub(crate) fn update(
 
 /// The entry of `device`, which is made if there is none; or counts the loss when the map has no room for another device.
 #[inline(always)]
-pub(crate) fn entry(ctx: &impl EbpfContext, probe: Probe, device: u64) -> Option<*mut DeviceSums> {
+pub(crate) fn entry(probe: Probe, device: u64) -> Option<*mut DeviceSums> {
     let entry = DEVICE_SUMS.get_ptr_mut(device).or_else(|| {
         // Another CPU may have made the entry meanwhile: whoever came first, it is found now.
         #[expect(
@@ -65,7 +63,6 @@ pub(crate) fn entry(ctx: &impl EbpfContext, probe: Probe, device: u64) -> Option
     });
     if entry.is_none() {
         lost(probe, Lost::MapFull);
-        debug!(ctx, "no room for the sums of another device (key {:x})", device);
     }
     entry
 }

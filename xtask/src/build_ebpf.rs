@@ -78,6 +78,7 @@ fn flags(arch: Arch) -> String {
         // BTF is made from it, and the loader reads the maps' types there.
         "-Cdebuginfo=2",
         "-Clink-arg=--btf",
+        "-Clink-arg=--disable-expand-memcpy-in-order",
     ];
     // Cargo splits this variable at the unit separator.
     flags.join("\x1f")

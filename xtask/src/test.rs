@@ -30,7 +30,7 @@ use crate::setup::{self, qemu::Version};
 use crate::vm::matrix::{self, Program};
 use crate::vm::{self, Machine, Outcome, Streams, Task, Timings};
 use crate::workspace::Workspace;
-use report::{Counts, Report};
+use report::{Counts, Heard, Report};
 
 /// For one test binary in the guest.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(900);
@@ -271,7 +271,10 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
             let kernel = Choice::Stock(series);
             report.step(stock_step(name, kernel), || {
                 let row = matrix::on(workspace, kernel, program, GUEST_TIMEOUT)?;
-                Ok(row.tests.or_failed(row.is_good()))
+                let counts = row.tests.or_failed(row.is_good());
+                let named = |(what, value)| (format!("{what}, on Debian's kernel {kernel}"), value);
+                measured.extend(row.measured.into_iter().map(named));
+                Ok(counts)
             });
         }
     }
@@ -292,22 +295,6 @@ fn guest_suite(workspace: &Workspace, report: &mut Report) {
     }
     for (what, values) in by_name {
         report.record(what, values.join(", "));
-    }
-}
-
-/// What a test binary said that is for the summary.
-#[derive(Default)]
-struct Heard {
-    counts: Counts,
-    /// Name and value of its lines `measured: NAME VALUE UNIT`.
-    measured: Vec<(String, String)>,
-}
-
-impl Heard {
-    fn hear(&mut self, line: &str) {
-        self.counts.hear(line);
-        let measured = line.strip_prefix("measured: ").and_then(|rest| rest.split_once(' '));
-        self.measured.extend(measured.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 }
 

@@ -12,7 +12,7 @@
 
 use super::{
     Standing,
-    kernel_types::{KernelTypes, TypesError},
+    kernel_types::{KernelTypes, LazyTypes, TypesError},
     maps::{MapError, Maps},
     operations::{Operations, vfio_users},
     regions::Regions,
@@ -159,8 +159,9 @@ impl Attacher {
 
     /// Tries to attach every probe that is not attached yet; tells whether anything changed.
     pub fn attach(&mut self, ebpf: &mut Ebpf, maps: &mut Maps, standing: &mut Standing) -> bool {
-        self.learn(maps);
-        self.trackers.learn(&self.paths.sysfs, maps);
+        let types = LazyTypes::new();
+        self.learn(&types, maps);
+        self.trackers.learn(&self.paths.sysfs, &types, maps);
         self.regions.retry();
         let mut changed = self.follow_regions(ebpf, maps, standing, true);
         for probe in ORDER.into_iter().filter(|probe| !probe.is_on_demand()) {
@@ -231,14 +232,14 @@ impl Attacher {
     }
 
     /// Learns what this kernel's structures and drivers are, once vfio is there and whenever a driver comes or goes.
-    fn learn(&mut self, maps: &mut Maps) {
+    fn learn(&mut self, types: &LazyTypes, maps: &mut Maps) {
         let users = vfio_users(&self.paths.sysfs);
         let present = self.paths.sysfs.join("module/vfio").is_dir();
         let stale = self.operations.are_stale(&users);
         if !present || (self.offsets_tried && !stale) {
             return;
         }
-        let types = match KernelTypes::read(&self.paths.sysfs) {
+        let types = match types.get_or_init(|| KernelTypes::read(&self.paths.sysfs)) {
             Ok(types) => types,
             Err(error) => {
                 self.offsets = Err(error.missing());
@@ -250,13 +251,13 @@ impl Attacher {
         };
         if !self.offsets_tried {
             self.offsets_tried = true;
-            self.offsets = tell_offsets(&types, maps);
+            self.offsets = tell_offsets(types, maps);
         }
         if self.core_offsets.is_err() {
             (self.region_offsets, self.core_offsets) =
-                tell_region_offsets(&types, maps, self.own_driver);
+                tell_region_offsets(types, maps, self.own_driver);
         }
-        if let Err(error) = self.operations.read(&types, users) {
+        if let Err(error) = self.operations.read(types, users) {
             warn!(
                 error = chain(&error),
                 "the functions of a driver are unknown until it hands out a file for device data"

@@ -16,6 +16,8 @@
 //! of a file that the driver makes. There are a few more of them than there are data files, and a probe that sees another file's call leaves it
 //! alone.
 
+mod structure;
+
 use super::attach::{Missing, chain};
 use btf_rs::{Btf, BtfType, Type};
 use migscope_abi::{
@@ -25,10 +27,12 @@ use migscope_abi::{
     v2::Offsets,
 };
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
+use structure::{Structure, mapped};
 
 /// Where the structure is that a PCI device's regions are kept in, and what it is called: the second before Linux 5.15.
 const CORES: [(&str, &str); 2] =
@@ -77,8 +81,11 @@ pub struct KernelTypes {
     vmlinux: Btf,
 }
 
+/// The types, read when somebody first asks for them.
+pub type LazyTypes = OnceCell<Result<KernelTypes, TypesError>>;
+
 impl KernelTypes {
-    /// Reads the kernel's own. That takes a tenth of a second and some ten megabytes, so nobody keeps it for long.
+    /// Reads the kernel's own. They take some megabytes, so nobody keeps them for long.
     ///
     /// # Errors
     ///
@@ -87,8 +94,10 @@ impl KernelTypes {
         let folder = sysfs.join("kernel/btf");
         let path = folder.join("vmlinux");
         let bytes = read(&path)?;
-        let vmlinux =
-            Btf::from_bytes(&bytes).map_err(|error| TypesError::Unreadable(path, error))?;
+        // A file in memory may be refused where processes are confined.
+        let vmlinux = mapped(&bytes)
+            .or_else(|_unmapped| Btf::from_bytes(&bytes))
+            .map_err(|error| TypesError::Unreadable(path, error))?;
         Ok(Self { folder, vmlinux })
     }
 
@@ -112,26 +121,24 @@ impl KernelTypes {
     pub fn offsets(&self) -> Result<Offsets, TypesError> {
         let vfio = self.module("vfio")?;
         let vfio = vfio.as_ref().unwrap_or(&self.vmlinux);
-        let kernel = |structure, field| offset(&self.vmlinux, structure, field);
+        let kernel = |name| Structure::find(&self.vmlinux, name);
         // Before Linux 6.6 a device's file pointed to the device itself.
-        let device_file = match offset(vfio, "vfio_device_file", "device") {
-            Ok(offset) => offset.saturating_add(1),
-            Err(TypesError::NoField { .. }) => 0,
-            Err(error) => return Err(error),
-        };
-        let operations = FileOp::ALL.map(|op| kernel("file_operations", op.field()));
-        let [read, write, ioctl] = operations;
+        let device_file = Structure::find(vfio, "vfio_device_file").offset("device");
+        let operations = kernel("file_operations");
+        let [read, write, ioctl] = FileOp::ALL.map(|op| operations.offset(op.field()));
+        let (file, table) = (kernel("file"), kernel("fdtable"));
+        let device_kobject = kernel("device").offset("kobj")?;
         Ok(Offsets {
-            file_private_data: kernel("file", "private_data")?,
-            file_f_op: kernel("file", "f_op")?,
-            file_f_pos: kernel("file", "f_pos")?,
-            device_file_device_plus_one: device_file,
-            vfio_device_dev: offset(vfio, "vfio_device", "dev")?,
-            device_name: kernel("device", "kobj")?.saturating_add(kernel("kobject", "name")?),
-            task_files: kernel("task_struct", "files")?,
-            files_fdt: kernel("files_struct", "fdt")?,
-            fdtable_max_fds: kernel("fdtable", "max_fds")?,
-            fdtable_fd: kernel("fdtable", "fd")?,
+            file_private_data: file.offset("private_data")?,
+            file_f_op: file.offset("f_op")?,
+            file_f_pos: file.offset("f_pos")?,
+            device_file_device_plus_one: device_file.map_or(0, |at| at.saturating_add(1)),
+            vfio_device_dev: Structure::find(vfio, "vfio_device").offset("dev")?,
+            device_name: device_kobject.saturating_add(kernel("kobject").offset("name")?),
+            task_files: kernel("task_struct").offset("files")?,
+            files_fdt: kernel("files_struct").offset("fdt")?,
+            fdtable_max_fds: table.offset("max_fds")?,
+            fdtable_fd: table.offset("fd")?,
             f_op: [read?, write?, ioctl?],
             known: 1,
         })
@@ -150,20 +157,21 @@ impl KernelTypes {
     ) -> Result<(), TypesError> {
         let module = self.module(subsystem.module())?;
         let types = module.as_ref().unwrap_or(&self.vmlinux);
-        let field = |structure, field| offset(types, structure, field);
+        let structure = |name| Structure::find(types, name);
         match subsystem {
             Subsystem::Vfio | Subsystem::Type1 => {}
             Subsystem::Iommufd => {
-                offsets.ucmd_cmd = field("iommufd_ucmd", "cmd")?;
+                offsets.ucmd_cmd = structure("iommufd_ucmd").offset("cmd")?;
                 offsets.iommufd_known = 1;
             }
             Subsystem::Kvm => {
+                let slot = structure("kvm_memory_slot");
                 *offsets = TrackingOffsets {
-                    slot_base_gfn: field("kvm_memory_slot", "base_gfn")?,
-                    slot_pages: field("kvm_memory_slot", "npages")?,
-                    kvm_manual_protect: field("kvm", "manual_dirty_log_protect")?,
+                    slot_base_gfn: slot.offset("base_gfn")?,
+                    slot_pages: slot.offset("npages")?,
+                    kvm_manual_protect: structure("kvm").offset("manual_dirty_log_protect")?,
                     page_bytes,
-                    file_private_data: field("file", "private_data")?,
+                    file_private_data: structure("file").offset("private_data")?,
                     kvm_known: 1,
                     ..*offsets
                 };
@@ -179,19 +187,15 @@ impl KernelTypes {
     ///
     /// [`TypesError`].
     pub fn region_offsets(&self) -> Result<(RegionOffsets, bool), TypesError> {
-        let kernel = |structure, field| offset(&self.vmlinux, structure, field);
+        let kernel = |name| Structure::find(&self.vmlinux, name);
         let vfio = self.module("vfio")?;
         let vfio = vfio.as_ref().unwrap_or(&self.vmlinux);
-        let open_count = match offset(vfio, "vfio_device", "open_count") {
-            Ok(offset) => offset.saturating_add(1),
-            Err(TypesError::NoField { .. }) => 0,
-            Err(error) => return Err(error),
-        };
+        let open_count = Structure::find(vfio, "vfio_device").offset("open_count");
         let mut offsets = RegionOffsets {
-            device_driver: kernel("device", "driver")?,
-            driver_name: kernel("device_driver", "name")?,
-            open_count_plus_one: open_count,
-            pci_dev_dev: kernel("pci_dev", "dev")?,
+            device_driver: kernel("device").offset("driver")?,
+            driver_name: kernel("device_driver").offset("name")?,
+            open_count_plus_one: open_count.map_or(0, |at| at.saturating_add(1)),
+            pci_dev_dev: kernel("pci_dev").offset("dev")?,
             core_pdev: 0,
             core_num_regions: 0,
             ours_are_told: 0,
@@ -200,8 +204,8 @@ impl KernelTypes {
         for (module, structure) in CORES {
             let types = self.module(module)?;
             let types = types.as_ref().unwrap_or(&self.vmlinux);
-            let at = |field| offset(types, structure, field);
-            if let (Ok(pdev), Ok(regions)) = (at("pdev"), at("num_regions")) {
+            let core = Structure::find(types, structure);
+            if let (Ok(pdev), Ok(regions)) = (core.offset("pdev"), core.offset("num_regions")) {
                 offsets.core_pdev = pdev;
                 offsets.core_num_regions = regions;
                 return Ok((offsets, true));
@@ -235,36 +239,6 @@ fn read(path: &Path) -> Result<Vec<u8>, TypesError> {
     fs::read(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => TypesError::Absent(path.into()),
         _ => TypesError::Unreadable(path.into(), error.into()),
-    })
-}
-
-/// The offset of a field in bytes; one in an unnamed structure or union within counts.
-fn offset(types: &Btf, structure: &'static str, field: &'static str) -> Result<u32, TypesError> {
-    let absent = || TypesError::NoField { structure, field };
-    let named = types.resolve_types_by_name(structure).map_err(|_unknown| absent())?;
-    let bits = named.iter().find_map(|found| field_bits(types, found, field, 0));
-    bits.map(|bits| bits / 8).ok_or_else(absent)
-}
-
-/// Structures within structures that are looked into.
-const DEPTH: u32 = 8;
-
-fn field_bits(types: &Btf, of: &Type, field: &str, depth: u32) -> Option<u32> {
-    let members = match of {
-        Type::Struct(structure) => &structure.members,
-        Type::Union(union) => &union.members,
-        _ => return None,
-    };
-    members.iter().find_map(|member| {
-        let name = types.resolve_name(member).ok()?;
-        if name == field {
-            return Some(member.bit_offset());
-        }
-        if !name.is_empty() || depth == DEPTH {
-            return None;
-        }
-        let within = types.resolve_chained_type(member).ok()?;
-        field_bits(types, &within, field, depth + 1)?.checked_add(member.bit_offset())
     })
 }
 
@@ -306,6 +280,9 @@ fn collect(types: &Btf, found: &mut Candidates) -> Result<(), btf_rs::Error> {
     }
     Ok(())
 }
+
+/// Links that are followed from a name to what it stands for.
+const DEPTH: u32 = 8;
 
 /// A type as C would write it, without `struct` and `enum`, typedefs followed; empty for one that is not understood.
 fn spelled(types: &Btf, of: &dyn BtfType) -> String {

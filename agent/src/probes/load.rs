@@ -3,18 +3,18 @@
 
 use super::{
     attach::{Missing, chain, not_permitted},
-    logs::{self, Logs},
     maps::{MapError, Maps},
     ring::Reader,
+    stats::verified,
 };
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::MapError as AyaMapError,
     programs::{KProbe, Program, ProgramError, RawTracePoint},
 };
 use migscope_abi::probe::{Probe, Target};
-use std::{collections::BTreeMap, io};
-use tracing::debug;
+use std::{collections::BTreeMap, io, time::Instant};
+use tracing::{Level, debug, enabled};
 
 /// The probes in the kernel, not yet attached. Dropping `ebpf` detaches and removes them.
 pub struct Loaded {
@@ -24,8 +24,6 @@ pub struct Loaded {
     pub maps: Maps,
     /// What they send.
     pub reader: Reader,
-    /// What they have to say about themselves.
-    pub logs: Option<Logs>,
     /// Programs that the kernel refused, and why; the others work without them.
     pub refused: BTreeMap<Probe, Missing>,
 }
@@ -105,20 +103,19 @@ impl LoadError {
 /// [`LoadError`]; nothing stays behind in the kernel.
 pub fn load(object: Option<&[u8]>) -> Result<Loaded, LoadError> {
     let object = object.ok_or(LoadError::NoObject)?;
-    let log_level = logs::level();
-    let mut ebpf = EbpfLoader::new()
-        // Not mandatory: an object in which no program logs has no level.
-        .override_global(aya_log::LEVEL, &log_level, false)
-        .load(object)
-        .map_err(LoadError::Object)?;
-    let logs = logs::take(&mut ebpf);
+    let mut ebpf =
+        EbpfLoader::new().verifier_log_level(account()).load(object).map_err(LoadError::Object)?;
     let mut refused = BTreeMap::new();
     for probe in Probe::ALL {
         let Some(program) = ebpf.program_mut(probe.name()) else {
             continue; // `attach` says so
         };
+        let began = Instant::now();
         match load_one(program, probe) {
-            Ok(()) => {}
+            Ok(()) => {
+                let instructions = verified(&ebpf, probe);
+                debug!(program = probe.name(), instructions, took = ?began.elapsed(), "loaded");
+            }
             // What an older kernel cannot run for other drivers must not hinder what it can for ours, nor the other way round.
             Err(error) if !error.is_permission() => {
                 refused.insert(probe, error.missing());
@@ -128,7 +125,17 @@ pub fn load(object: Option<&[u8]>) -> Result<Loaded, LoadError> {
     }
     let maps = Maps::take(&mut ebpf)?;
     let reader = Reader::take(&mut ebpf)?;
-    Ok(Loaded { ebpf, maps, reader, logs, refused })
+    Ok(Loaded { ebpf, maps, reader, refused })
+}
+
+/// How much the verifier tells of a program that it refuses. All of it is a line for each instruction that it followed: aya asks
+/// again with ten times the room until there is room for them, and each time the verifier goes through the program anew.
+fn account() -> VerifierLogLevel {
+    if enabled!(Level::DEBUG) {
+        VerifierLogLevel::DEBUG | VerifierLogLevel::STATS
+    } else {
+        VerifierLogLevel::STATS
+    }
 }
 
 fn load_one(program: &mut Program, probe: Probe) -> Result<(), LoadError> {

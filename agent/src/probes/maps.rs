@@ -22,7 +22,7 @@ use migscope_abi::{
     outside::{Outside, RegionOffsets},
     probe::{FileOp, Probe},
     region::{Field, Op},
-    ring::{AccessKey, Conducted, DeviceSums, Lost, latency_series, lost_slot},
+    ring::{AccessKey, Conducted, DeviceSums, Losses, latency_series},
     rule::Rule,
     tracking::TrackingOffsets,
     v2::Offsets,
@@ -93,8 +93,8 @@ pub struct Maps {
     accesses: PerCpuHashMap<MapData, AccessKey, u64>,
     latency_buckets: PerCpuArray<MapData, [u64; BUCKETS]>,
     latency_sum_ns: PerCpuArray<MapData, u64>,
-    lost: PerCpuArray<MapData, u64>,
-    seen: PerCpuArray<MapData, u64>,
+    lost: PerCpuArray<MapData, Losses>,
+    seen: PerCpuArray<MapData, [u64; Probe::COUNT]>,
     offsets: Array<MapData, Offsets>,
     region_offsets: Array<MapData, RegionOffsets>,
     regions: HashMap<MapData, u64, Outside>,
@@ -143,23 +143,26 @@ impl Maps {
         usize::try_from(*self.capacities.get("DEVICE_SUMS")?).ok()
     }
 
-    /// What was lost since the probes were loaded, by [`Lost`].
+    /// What was lost since the probes were loaded.
     ///
     /// # Errors
     ///
     /// [`MapError::Read`].
-    pub fn lost(&self) -> Result<[u64; Lost::COUNT], MapError> {
-        let mut lost = [0_u64; Lost::COUNT];
-        for probe in Probe::ALL {
-            for (reason, sum) in Lost::ALL.into_iter().zip(&mut lost) {
-                let count = self
-                    .lost
-                    .get(&lost_slot(probe, reason), 0)
-                    .map_err(|error| MapError::Read("LOST", error))?;
-                *sum = sum.wrapping_add(total(&count));
-            }
+    pub fn lost(&self) -> Result<Losses, MapError> {
+        let cpus = self.lost.get(&0, 0).map_err(|error| MapError::Read("LOST", error))?;
+        let mut lost = Losses::default();
+        for of_cpu in cpus.iter() {
+            lost.iter_mut().zip(of_cpu).for_each(|(sums, row)| add(sums, row));
         }
         Ok(lost)
+    }
+
+    /// How much each program has seen.
+    fn seen(&self) -> Result<[u64; Probe::COUNT], MapError> {
+        let cpus = self.seen.get(&0, 0).map_err(|error| MapError::Read("SEEN", error))?;
+        let mut seen = [0; Probe::COUNT];
+        cpus.iter().for_each(|row| add(&mut seen, row));
+        Ok(seen)
     }
 
     /// Everything that is added up: one entry for each device, some ten for each that has migrated, and some fifty others.
@@ -172,7 +175,7 @@ impl Maps {
     /// [`MapError::Read`]: then nothing is known, which is not the same as nothing being there.
     pub fn sample(&mut self) -> Result<Sample, MapError> {
         let now_ns = monotonic_ns();
-        let seen = row("SEEN", &self.seen)?;
+        let seen = self.seen()?;
         let last = self.last.take().filter(|last| last.sample.seen == seen);
         let since_ns = last.as_ref().map_or(now_ns, |last| last.since_ns);
         if let Some(mut last) = last
@@ -429,17 +432,6 @@ impl Maps {
             let _ = self.accesses.remove(&key);
         }
     }
-}
-
-fn row<const N: usize>(
-    name: &'static str,
-    map: &PerCpuArray<MapData, u64>,
-) -> Result<[u64; N], MapError> {
-    let mut row = [0; N];
-    for (index, slot) in (0_u32..).zip(&mut row) {
-        *slot = total(&map.get(&index, 0).map_err(|error| MapError::Read(name, error))?);
-    }
-    Ok(row)
 }
 
 /// Adds one CPU's row to the sums of all.

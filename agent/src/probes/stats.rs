@@ -48,6 +48,11 @@ impl RunStats {
     }
 }
 
+/// How many instructions the verifier went through for a program; `None` before Linux 5.16, which does not tell.
+pub fn verified(ebpf: &Ebpf, probe: Probe) -> Option<u32> {
+    ebpf.program(probe.name())?.info().ok()?.verified_instruction_count()
+}
+
 /// Runs of all programs that the kernel left out, from the programs' `fdinfo` (`bpf_prog_show_fdinfo`, since Linux 5.12).
 pub fn skipped_runs(ebpf: &Ebpf) -> Option<u64> {
     Probe::ALL.into_iter().try_fold(0_u64, |sum, event| {

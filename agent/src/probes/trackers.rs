@@ -10,7 +10,7 @@
 
 use super::{
     attach::{Missing, chain},
-    kernel_types::{KernelTypes, TypesError},
+    kernel_types::{KernelTypes, LazyTypes, TypesError},
     maps::Maps,
 };
 use migscope_abi::{probe::Subsystem, tracking::TrackingOffsets};
@@ -31,10 +31,9 @@ pub(super) struct Trackers {
 
 impl Trackers {
     /// Looks which of them are there, and tells the probes the offsets of those that came.
-    pub(super) fn learn(&mut self, sysfs: &Path, maps: &mut Maps) {
+    pub(super) fn learn(&mut self, sysfs: &Path, types: &LazyTypes, maps: &mut Maps) {
         let is_there =
             |subsystem: Subsystem| sysfs.join("module").join(subsystem.module()).is_dir();
-        let mut types = None;
         for subsystem in ALL {
             let there = is_there(subsystem);
             let came = self.loaded.insert(subsystem, there) != Some(there);
@@ -46,7 +45,7 @@ impl Trackers {
                 _ if !there => Err(absent(subsystem)),
                 // Nothing of it is looked into.
                 Subsystem::Type1 => Ok(()),
-                _ => match types.get_or_insert_with(|| KernelTypes::read(sysfs)) {
+                _ => match types.get_or_init(|| KernelTypes::read(sysfs)) {
                     Ok(types) => self.tell(types, subsystem, maps),
                     Err(error) => Err(error.missing()),
                 },

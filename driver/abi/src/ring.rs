@@ -341,7 +341,7 @@ pub const fn latency_series(field: u32, op: u32) -> u32 {
     field * 2 + op
 }
 
-/// Why something did not reach the agent. Counted for each program in a slot of its own, [`lost_slot`].
+/// Why something did not reach the agent. Counted in [`Losses`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Lost {
@@ -375,14 +375,10 @@ impl Lost {
     }
 }
 
-/// Index into the per-CPU array of losses. Each program has its own row, so that no two programs write one value.
-pub const fn lost_slot(probe: Probe, reason: Lost) -> u32 {
-    // 4 is `Lost::COUNT`, asserted below.
-    probe as u32 * 4 + reason as u32
-}
+/// What did not reach the agent, by [`Probe`] and [`Lost`]. Each program has its own row, so that no two programs write one value.
+pub type Losses = [[u64; Lost::COUNT]; Probe::COUNT];
 
 const _: () = {
-    assert!(Lost::COUNT == 4);
     assert!(size_of::<Header>() == 16);
     assert!(size_of::<DeviceSums>() == 272);
     assert!(size_of::<StateRecord>() == 328);

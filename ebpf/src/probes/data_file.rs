@@ -81,7 +81,7 @@ fn data_ioctl_return(ctx: RetProbeContext) -> u32 {
     let known = unsafe { &mut *file };
     known.told_bytes = pending_bytes;
     let device = known.device;
-    let Some(sums) = Shared::of(&ctx, Probe::DataIoctlReturn, device) else {
+    let Some(sums) = Shared::of(Probe::DataIoctlReturn, device) else {
         return 0;
     };
     sums.set(offset_of!(DeviceSums, left.initial_bytes), told.initial_bytes);
@@ -114,7 +114,7 @@ fn begins(ctx: &ProbeContext, probe: Probe, arg: u64) -> u32 {
     // SAFETY: a live value of the map, aligned to eight bytes. Two threads that move data of one file at the same time are told apart by the
     // driver's lock only; what they count is a number each.
     let known = unsafe { &mut *known };
-    catch_up(ctx, probe, file, known);
+    catch_up(probe, file, known);
     if FILE_CALLS.remove(thread()).is_ok() {
         lost(probe, Lost::Unfinished);
     }
@@ -127,7 +127,7 @@ fn begins(ctx: &ProbeContext, probe: Probe, arg: u64) -> u32 {
 
 /// Counts what was moved before somebody looked: a driver counts in the file's own position, from 0.
 #[inline(always)]
-fn catch_up(ctx: &ProbeContext, probe: Probe, file: u64, known: &mut DataFile) {
+fn catch_up(probe: Probe, file: u64, known: &mut DataFile) {
     let Some(offsets) = offsets() else {
         return;
     };
@@ -140,7 +140,7 @@ fn catch_up(ctx: &ProbeContext, probe: Probe, file: u64, known: &mut DataFile) {
         Probe::DataWrite => DataDirection::Resume,
         _ => DataDirection::Save,
     };
-    if let Some(sums) = Shared::of(ctx, probe, known.device) {
+    if let Some(sums) = Shared::of(probe, known.device) {
         sums.add(offset_of!(DeviceSums, data_bytes) + 8 * direction as usize, unseen);
     }
 }
@@ -167,7 +167,7 @@ fn moved(ctx: &RetProbeContext, probe: Probe, direction: DataDirection) -> u32 {
     let ended_ns = now_ns();
     // SAFETY: as in `begins`.
     let known = unsafe { &mut *known };
-    let Some(sums) = Shared::of(ctx, probe, known.device) else {
+    let Some(sums) = Shared::of(probe, known.device) else {
         return 0;
     };
     let row = 8 * direction as usize;

@@ -169,14 +169,14 @@ fn device_ioctl_return(ctx: RetProbeContext) -> u32 {
     // The ioctl's own result is an `int`: what stands above it in the register means nothing.
     let result = ctx.ret::<i32>();
     match call.flags {
-        SET_STATE => state_was_set(&ctx, &call, result),
-        GET_STATE => state_was_told(&ctx, &call, result),
-        GET_DATA_SIZE => size_was_told(&ctx, &call, result),
-        GET_REPORT => pages_were_told(&ctx, &call, result),
+        SET_STATE => state_was_set(&call, result),
+        GET_STATE => state_was_told(&call, result),
+        GET_DATA_SIZE => size_was_told(&call, result),
+        GET_REPORT => pages_were_told(&call, result),
         SET_PRECOPY_INFO_V2 if result == 0 => tells_reinits(&call),
         REGION_INFO if result == 0 => outside::region_was_told(&call),
-        RESET if outside::was_reset(&ctx, &call, result) => {}
-        RESET if result == 0 => was_reset(&ctx, &call),
+        RESET if outside::was_reset(&call, result) => {}
+        RESET if result == 0 => was_reset(&call),
         _ => {}
     }
     0
@@ -192,7 +192,7 @@ fn device_release(ctx: ProbeContext) -> u32 {
         lost(Probe::DeviceRelease, Lost::Unreadable);
         return 0;
     };
-    if outside::was_closed(&ctx, file, device) {
+    if outside::was_closed(file, device) {
         return 0;
     }
     // Most devices never migrate, and devices of our driver tell for themselves.
@@ -220,7 +220,7 @@ fn device_release(ctx: ProbeContext) -> u32 {
         steps: 0,
         reserved: 0,
     };
-    tell(&ctx, Probe::DeviceRelease, sums, &call, &change, 0);
+    tell(Probe::DeviceRelease, sums, &call, &change, 0);
     sums.begin_stay();
     0
 }
@@ -234,8 +234,8 @@ struct Change {
 }
 
 #[inline(always)]
-fn state_was_set(ctx: &RetProbeContext, call: &DeviceCall, result: i32) {
-    let Some(sums) = Shared::of(ctx, Probe::DeviceIoctlReturn, call.device) else {
+fn state_was_set(call: &DeviceCall, result: i32) {
+    let Some(sums) = Shared::of(Probe::DeviceIoctlReturn, call.device) else {
         return;
     };
     let known = sums.state();
@@ -254,7 +254,7 @@ fn state_was_set(ctx: &RetProbeContext, call: &DeviceCall, result: i32) {
     }
     sums.set_state(now);
     let change = Change { from, requested: call.requested, now, cause: Cause::Write };
-    tell(ctx, Probe::DeviceIoctlReturn, sums, call, &change, result);
+    tell(Probe::DeviceIoctlReturn, sums, call, &change, result);
     if result != 0 {
         return;
     }
@@ -321,7 +321,7 @@ fn forget_data_file(device: u64) {
 }
 
 #[inline(always)]
-fn state_was_told(ctx: &RetProbeContext, call: &DeviceCall, result: i32) {
+fn state_was_told(call: &DeviceCall, result: i32) {
     if result != 0 {
         return;
     }
@@ -329,7 +329,7 @@ fn state_was_told(ctx: &RetProbeContext, call: &DeviceCall, result: i32) {
         lost(Probe::DeviceIoctlReturn, Lost::Unreadable);
         return;
     };
-    let Some(sums) = Shared::of(ctx, Probe::DeviceIoctlReturn, call.device) else {
+    let Some(sums) = Shared::of(Probe::DeviceIoctlReturn, call.device) else {
         return;
     };
     let (from, now) = (sums.state(), told.device_state);
@@ -341,12 +341,12 @@ fn state_was_told(ctx: &RetProbeContext, call: &DeviceCall, result: i32) {
     // Nobody asked for it, so the device went there by itself.
     let cause = if now == MigState::Error as u32 { Cause::Failure } else { Cause::Write };
     let change = Change { from, requested: NO_STATE, now, cause };
-    tell(ctx, Probe::DeviceIoctlReturn, sums, call, &change, 0);
+    tell(Probe::DeviceIoctlReturn, sums, call, &change, 0);
     sums.begin_stay();
 }
 
 #[inline(always)]
-fn was_reset(ctx: &RetProbeContext, call: &DeviceCall) {
+fn was_reset(call: &DeviceCall) {
     let Some(sums) = Shared::found(call.device) else {
         return;
     };
@@ -358,22 +358,15 @@ fn was_reset(ctx: &RetProbeContext, call: &DeviceCall) {
     sums.set_state(now);
     sums.touch();
     let change = Change { from, requested: NO_STATE, now, cause: Cause::Reset };
-    tell(ctx, Probe::DeviceIoctlReturn, sums, call, &change, 0);
+    tell(Probe::DeviceIoctlReturn, sums, call, &change, 0);
     sums.begin_stay();
 }
 
 /// Puts a change into the ring, with the sums as they are.
 #[inline(always)]
-fn tell(
-    ctx: &impl aya_ebpf::EbpfContext,
-    probe: Probe,
-    sums: Shared,
-    call: &DeviceCall,
-    change: &Change,
-    result: i32,
-) {
-    machine::tell(ctx, probe, call.device);
-    submit::<MigStateRecord>(ctx, probe, Kind::MigState, |entry| {
+fn tell(probe: Probe, sums: Shared, call: &DeviceCall, change: &Change, result: i32) {
+    machine::tell(probe, call.device);
+    submit::<MigStateRecord>(probe, Kind::MigState, |entry| {
         let head = header(Kind::MigState);
         let duration_ns =
             if call.began_ns == 0 { 0 } else { head.monotonic_ns.saturating_sub(call.began_ns) };
@@ -395,8 +388,8 @@ fn tell(
 }
 
 #[inline(always)]
-fn size_was_told(ctx: &RetProbeContext, call: &DeviceCall, result: i32) {
-    let Some(sums) = Shared::of(ctx, Probe::DeviceIoctlReturn, call.device) else {
+fn size_was_told(call: &DeviceCall, result: i32) {
+    let Some(sums) = Shared::of(Probe::DeviceIoctlReturn, call.device) else {
         return;
     };
     sums.touch();
@@ -433,14 +426,14 @@ fn pages(report: &FeatureReport) -> u64 {
 }
 
 #[inline(always)]
-fn pages_were_told(ctx: &RetProbeContext, call: &DeviceCall, result: i32) {
+fn pages_were_told(call: &DeviceCall, result: i32) {
     let began_ns = call.began_ns;
     let ended_ns = now_ns();
     let Some(report) = from_user::<FeatureReport>(call.arg) else {
         lost(Probe::DeviceIoctlReturn, Lost::Unreadable);
         return;
     };
-    let Some(sums) = Shared::of(ctx, Probe::DeviceIoctlReturn, call.device) else {
+    let Some(sums) = Shared::of(Probe::DeviceIoctlReturn, call.device) else {
         return;
     };
     sums.speaks_v2();
@@ -467,7 +460,7 @@ fn pages_were_told(ctx: &RetProbeContext, call: &DeviceCall, result: i32) {
     sums.set_first(offset_of!(DeviceSums, stay.query_began_ns), began_ns);
     sums.set(offset_of!(DeviceSums, stay.query_ended_ns), ended_ns);
     sums.touch();
-    submit::<DirtyQueryRecord>(ctx, Probe::DeviceIoctlReturn, Kind::DmaLoggingReport, |entry| {
+    submit::<DirtyQueryRecord>(Probe::DeviceIoctlReturn, Kind::DmaLoggingReport, |entry| {
         let event = trace::DirtyQuery {
             device: call.device,
             start_pfn: report.iova.checked_div(report.page_size).unwrap_or(0),

@@ -19,7 +19,7 @@ fn dirty_query(ctx: RawTracePointContext) -> i32 {
     let Some(event) = record::<trace::DirtyQuery>(&ctx, Probe::DirtyQuery) else {
         return 0;
     };
-    sums::update(&ctx, Probe::DirtyQuery, event.device, |sums| {
+    sums::update(Probe::DirtyQuery, event.device, |sums| {
         let bytes = event.dirty_pages.wrapping_mul(event.page_bytes);
         sums::add(&mut sums.dirty_queries, event.outcome, 1);
         sums.dirty_pages = sums.dirty_pages.wrapping_add(event.dirty_pages);
@@ -30,7 +30,7 @@ fn dirty_query(ctx: RawTracePointContext) -> i32 {
             sums.stay.query_began_ns = sums.stay.query_ended_ns.saturating_sub(event.duration_ns);
         }
     });
-    submit::<DirtyQueryRecord>(&ctx, Probe::DirtyQuery, Kind::DirtyQuery, |entry| {
+    submit::<DirtyQueryRecord>(Probe::DirtyQuery, Kind::DirtyQuery, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and both fields of it are written.
         unsafe {
             (&raw mut (*entry).header).write(header(Kind::DirtyQuery));
@@ -46,7 +46,7 @@ fn dma(ctx: RawTracePointContext) -> i32 {
     let Some(event) = record::<trace::Dma>(&ctx, Probe::Dma) else {
         return 0;
     };
-    sums::update(&ctx, Probe::Dma, event.device, |sums| {
+    sums::update(Probe::Dma, event.device, |sums| {
         sums.state = u64::from(event.state);
         if event.result == 0 {
             sums::add(&mut sums.dma_transfers, event.direction, 1);

@@ -21,12 +21,11 @@ use crate::{
     machine,
     maps::{
         BITMAP_READS, BitmapRead, DeviceCall, REGION_CALLS, REGION_FLOOR, REGION_ROOM, REGION_TAIL,
-        REGION_WATCH, REGIONS, RegionCall,
+        REGION_WATCH, REGIONS, RegionCall, RegionRoom,
     },
     shared::{self, Shared},
 };
 use aya_ebpf::{
-    EbpfContext,
     bindings::BPF_ANY,
     macros::{kprobe, kretprobe},
     programs::{ProbeContext, RetProbeContext},
@@ -106,7 +105,7 @@ fn region_register_return(ctx: RetProbeContext) -> u32 {
     if !add(Probe::RegionRegisterReturn, call.device, &region) || watch == 0 {
         return 0;
     }
-    let Some(sums) = Shared::of(&ctx, Probe::RegionRegisterReturn, call.device) else {
+    let Some(sums) = Shared::of(Probe::RegionRegisterReturn, call.device) else {
         return 0;
     };
     sums.set_region_state(state);
@@ -121,8 +120,8 @@ fn region_register_return(ctx: RetProbeContext) -> u32 {
         result: 0,
         reserved: 0,
     };
-    conduct::state_changed(&ctx, Probe::RegionRegisterReturn, &event);
-    tell_state(&ctx, Probe::RegionRegisterReturn, sums, &event);
+    conduct::state_changed(Probe::RegionRegisterReturn, &event);
+    tell_state(Probe::RegionRegisterReturn, sums, &event);
     0
 }
 
@@ -299,7 +298,7 @@ fn region_return(ctx: RetProbeContext) -> u32 {
     // SAFETY: as in `begins`.
     let region = unsafe { &mut *known };
     seen(Probe::RegionReturn);
-    let mut in_order = region.overlapping == 0;
+    let in_order = region.overlapping == 0;
     if region.in_flight <= 1 {
         region.overlapping = 0;
     }
@@ -308,28 +307,57 @@ fn region_return(ctx: RetProbeContext) -> u32 {
         // SAFETY: as in `begins`.
         unsafe { shared::add(&raw mut region.in_flight, u64::MAX) };
     }
-    let Some(sums) = Shared::of(&ctx, Probe::RegionReturn, call.device) else {
+    let Some(sums) = Shared::of(Probe::RegionReturn, call.device) else {
         return 0;
     };
 
-    let result = ctx.ret::<i64>();
-    let field = region.field(call.offset) as u32;
-    let mut event = trace::RegionAccess {
-        device: call.device,
-        offset: call.offset,
-        bytes: call.bytes,
-        value: 0,
-        duration_ns: now_ns().saturating_sub(call.began_ns),
-        result,
-        field,
-        op: call.op,
-        state: 0,
-        reserved: 0,
+    let Some(room) = REGION_ROOM.get_ptr_mut(0) else {
+        return 0;
     };
+    // SAFETY: this CPU's own value of a per-CPU map. Two programs that use it at the same time on one CPU do not exist: all that do are
+    // probes of functions, of which the kernel runs one at a time on a CPU (`trace_call_bpf`, `bpf_prog_active`).
+    let room = unsafe { &mut *room };
+    heard(room, region, &call, ctx.ret::<i64>(), in_order);
+    let room = black_box(room);
+    if room.tells_state != 0 {
+        state_accessed(room, region, sums);
+    }
+    room.event.state = region.state;
+    room.meaning = if room.means != 0 { region.access(&room.event) } else { Meaning::default() };
+    let room = black_box(room);
+    let (event, meaning) = (&room.event, &room.meaning);
+    add_up(sums, region, event, meaning, room.fits != 0);
+    accesses::count(Probe::RegionReturn, event, true);
+    if room.in_order == 0 {
+        conduct::lose_track(call.device);
+    } else if region.state != NO_STATE
+        && let Some(bytes) = conduct::accessed(Probe::RegionReturn, event)
+    {
+        sums.set(offset_of!(DeviceSums, withheld.bytes), bytes);
+        sums.add(offset_of!(DeviceSums, withheld.answers), 1);
+    }
+    if meaning.outcome_plus_one != 0 && meaning.outcome_plus_one != Outcome::Bitmap as u32 + 1 {
+        tell_answer(region, event, meaning);
+    }
+    if meaning.bits != 0 {
+        bitmap_was_read(&ctx, region, sums, &call, meaning);
+    }
+    0
+}
+
+/// Puts down what was accessed and what is known of it.
+#[inline(always)]
+fn heard(
+    room: &mut RegionRoom,
+    region: &Outside,
+    call: &RegionCall,
+    result: i64,
+    mut in_order: bool,
+) {
+    let field = region.field(call.offset) as u32;
     let register = field < Field::Data as u32;
     let width = if field <= Field::Reserved as u32 { 4 } else { 8 };
     let fits = register && call.bytes == width && call.offset & (width - 1) == 0;
-    let is_state = fits && field == Field::DeviceState as u32;
     let mut value = None;
     if fits {
         // What is read is there now. What was written may not have been, as far as a probe can see, before the driver looked at it.
@@ -338,9 +366,6 @@ fn region_return(ctx: RetProbeContext) -> u32 {
         } else {
             register_at(call.buffer, call.bytes)
         };
-        if result >= 0 {
-            event.value = value.unwrap_or(0);
-        }
         // A register whose value nobody knows says nothing of what comes next.
         if value.is_none() && result != -EFAULT {
             lost(Probe::RegionReturn, Lost::Unreadable);
@@ -350,51 +375,31 @@ fn region_return(ctx: RetProbeContext) -> u32 {
         // In a width of the driver's own.
         in_order = false;
     }
-    if is_state && let Some(value) = value {
-        state_accessed(&ctx, region, sums, &event, value);
-    }
-    event.state = region.state;
-    let means = !register || value.is_some();
-    let Some(room) = REGION_ROOM.get_ptr_mut(0) else {
-        return 0;
+    room.event = trace::RegionAccess {
+        device: call.device,
+        offset: call.offset,
+        bytes: call.bytes,
+        value: if result >= 0 { value.unwrap_or(0) } else { 0 },
+        duration_ns: now_ns().saturating_sub(call.began_ns),
+        result,
+        field,
+        op: call.op,
+        state: 0,
+        reserved: 0,
     };
-    // SAFETY: this CPU's own value of a per-CPU map. Two programs that use it at the same time on one CPU do not exist: all that do are
-    // probes of functions, of which the kernel runs one at a time on a CPU (`trace_call_bpf`, `bpf_prog_active`).
-    let room = unsafe { &mut *room };
-    room.event = event;
-    let event = &*black_box(&mut room.event);
-    room.meaning = if means { region.access(event) } else { Meaning::default() };
-    let meaning = &*black_box(&mut room.meaning);
-    add_up(sums, region, event, meaning, fits);
-    accesses::count(Probe::RegionReturn, event, true);
-    if !black_box(in_order) {
-        conduct::lose_track(call.device);
-    } else if region.state != NO_STATE
-        && let Some(bytes) = conduct::accessed(&ctx, Probe::RegionReturn, event)
-    {
-        sums.set(offset_of!(DeviceSums, withheld.bytes), bytes);
-        sums.add(offset_of!(DeviceSums, withheld.answers), 1);
-    }
-    if meaning.outcome_plus_one != 0 && meaning.outcome_plus_one != Outcome::Bitmap as u32 + 1 {
-        tell_answer(&ctx, region, event, meaning);
-    }
-    if meaning.bits != 0 {
-        bitmap_was_read(&ctx, region, sums, &call, meaning);
-    }
-    0
+    room.value = value.unwrap_or(0);
+    room.fits = u32::from(fits);
+    room.means = u32::from(!register || value.is_some());
+    room.in_order = u32::from(in_order);
+    room.tells_state = u32::from(field == Field::DeviceState as u32 && value.is_some());
 }
 
-/// `device_state` was written, as `value`, or read.
+/// `device_state` was written or read.
 #[inline(always)]
-fn state_accessed(
-    ctx: &RetProbeContext,
-    region: &mut Outside,
-    sums: Shared,
-    access: &trace::RegionAccess,
-    value: u64,
-) {
+fn state_accessed(room: &mut RegionRoom, region: &mut Outside, sums: Shared) {
+    let access = &room.event;
     #[expect(clippy::cast_possible_truncation, reason = "a register of four bytes")]
-    let requested = value as u32;
+    let requested = room.value as u32;
     #[expect(clippy::cast_possible_truncation, reason = "an errno, or a few bytes")]
     let result = access.result.min(0) as i32;
     let written = access.op == Op::Write as u32;
@@ -402,7 +407,7 @@ fn state_accessed(
     let change = if written {
         region.state_written(requested, result)
     } else if result == 0 {
-        region.state_told(value)
+        region.state_told(room.value)
     } else {
         None
     };
@@ -411,33 +416,40 @@ fn state_accessed(
     }
     sums.set_region_state(region.state);
     sums.touch();
-    let Some(Change { from: told_from, now }) = change else {
-        if written && result == 0 {
-            // It took what is no state.
-            let event = state_event(access, (from, requested, requested), Cause::Write, 0);
-            conduct::state_changed(ctx, Probe::RegionReturn, &event);
+    (room.judged, room.told) = (0, 0);
+    if let Some(Change { from: told_from, now }) = change {
+        // Nobody asked for what is read: the device went there by itself, or somebody whom nobody saw has asked.
+        let (requested, cause) = match (written, now == State::Error as u32) {
+            (true, _) => (requested, Cause::Write),
+            (false, true) => (now, Cause::Failure),
+            (false, false) => (now, Cause::Write),
+        };
+        room.change = state_event(access, (told_from, requested, now), cause, result);
+        if !written {
+            room.change.duration_ns = 0;
         }
-        if written {
-            lost(Probe::RegionReturn, Lost::Unreadable);
-        }
-        return;
-    };
-    // Nobody asked for what is read: the device went there by itself, or somebody whom nobody saw has asked.
-    let (requested, cause) = match (written, now == State::Error as u32) {
-        (true, _) => (requested, Cause::Write),
-        (false, true) => (now, Cause::Failure),
-        (false, false) => (now, Cause::Write),
-    };
-    let mut event = state_event(access, (told_from, requested, now), cause, result);
-    if written {
-        // Bits that mean nothing are written as they were read.
-        conduct::state_changed(ctx, Probe::RegionReturn, &event);
-    } else {
-        event.duration_ns = 0;
-        conduct::lose_track(access.device);
+        room.judged = u32::from(written);
+        room.told = 1;
+    } else if written {
+        // It took what is no state, or was asked for something, nobody knows in which state.
+        room.change = state_event(access, (from, requested, requested), Cause::Write, result);
+        room.judged = u32::from(result == 0);
+        lost(Probe::RegionReturn, Lost::Unreadable);
     }
-    tell_state(ctx, Probe::RegionReturn, sums, &event);
-    if result == 0 && told_from != now {
+    let room = black_box(room);
+    let change = &room.change;
+    if room.judged != 0 {
+        // Bits that mean nothing are written as they were read.
+        conduct::state_changed(Probe::RegionReturn, change);
+    }
+    if room.told == 0 {
+        return;
+    }
+    if room.judged == 0 {
+        conduct::lose_track(change.device);
+    }
+    tell_state(Probe::RegionReturn, sums, change);
+    if change.result == 0 && change.from != change.now {
         sums.begin_stay();
     }
 }
@@ -507,12 +519,7 @@ fn add_up(
 
 /// Tells an answer that says by itself which pages are dirty, or that nobody knows.
 #[inline(always)]
-fn tell_answer(
-    ctx: &RetProbeContext,
-    region: &Outside,
-    access: &trace::RegionAccess,
-    meaning: &Meaning,
-) {
+fn tell_answer(region: &Outside, access: &trace::RegionAccess, meaning: &Meaning) {
     let outcome = match meaning.outcome_plus_one.wrapping_sub(1) {
         0 => Outcome::None,
         1 => Outcome::All,
@@ -522,7 +529,7 @@ fn tell_answer(
     let result = access.result.min(0) as i32;
     let counts = (access.value, meaning.dirty_pages);
     let query = region.query_record(access.device, outcome, counts, (access.duration_ns, result));
-    tell_query(ctx, Probe::RegionReturn, &query);
+    tell_query(Probe::RegionReturn, &query);
 }
 
 /// A bitmap was read, in part or as a whole: another program counts its bits. This one is large enough for the verifier.
@@ -552,7 +559,7 @@ fn bitmap_was_read(
 
 /// The bits of a bitmap that was read are counted.
 #[kretprobe]
-fn region_bitmap(ctx: RetProbeContext) -> u32 {
+fn region_bitmap(_ctx: RetProbeContext) -> u32 {
     // SAFETY: the value is copied at once; it belongs to the running thread, which runs this program alone.
     let Some(read) = unsafe { BITMAP_READS.get(thread()) }.copied() else {
         return 0;
@@ -575,14 +582,14 @@ fn region_bitmap(ctx: RetProbeContext) -> u32 {
     sums.add(offset_of!(DeviceSums, dirty_pages), set);
     sums.add(offset_of!(DeviceSums, dirty_bytes), set.wrapping_mul(region.page_bytes()));
     if let Some(query) = region.bits_counted(read.device, set) {
-        tell_query(&ctx, Probe::RegionBitmap, &query);
+        tell_query(Probe::RegionBitmap, &query);
     }
     0
 }
 
 #[inline(always)]
-fn tell_query(ctx: &RetProbeContext, probe: Probe, query: &trace::DirtyQuery) {
-    submit::<DirtyQueryRecord>(ctx, probe, Kind::DirtyQuery, |entry| {
+fn tell_query(probe: Probe, query: &trace::DirtyQuery) {
+    submit::<DirtyQueryRecord>(probe, Kind::DirtyQuery, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and both fields of it are written.
         unsafe {
             (&raw mut (*entry).header).write(header(Kind::DirtyQuery));
@@ -593,9 +600,9 @@ fn tell_query(ctx: &RetProbeContext, probe: Probe, query: &trace::DirtyQuery) {
 
 /// Puts a change of state into the ring, with the sums as they are.
 #[inline(always)]
-fn tell_state(ctx: &impl EbpfContext, probe: Probe, sums: Shared, event: &trace::State) {
-    machine::tell(ctx, probe, event.device);
-    submit::<StateRecord>(ctx, probe, Kind::State, |entry| {
+fn tell_state(probe: Probe, sums: Shared, event: &trace::State) {
+    machine::tell(probe, event.device);
+    submit::<StateRecord>(probe, Kind::State, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all of it is written. The sums are a live
         // value of the map; what another thread changes meanwhile is one number at a time (`crate::shared`).
         unsafe {
@@ -608,7 +615,7 @@ fn tell_state(ctx: &impl EbpfContext, probe: Probe, sums: Shared, event: &trace:
 
 /// A device was reset, or was not. Gives whether it has a region that is seen from outside.
 #[inline(always)]
-pub(crate) fn was_reset(ctx: &RetProbeContext, call: &DeviceCall, result: i32) -> bool {
+pub(crate) fn was_reset(call: &DeviceCall, result: i32) -> bool {
     let Some(known) = REGIONS.get_ptr_mut(call.device) else {
         return false;
     };
@@ -623,7 +630,7 @@ pub(crate) fn was_reset(ctx: &RetProbeContext, call: &DeviceCall, result: i32) -
     if result == 0 {
         region.reset();
     }
-    let Some(sums) = Shared::of(ctx, Probe::DeviceIoctlReturn, call.device) else {
+    let Some(sums) = Shared::of(Probe::DeviceIoctlReturn, call.device) else {
         return true;
     };
     if region.gave_up_bitmap() {
@@ -641,8 +648,8 @@ pub(crate) fn was_reset(ctx: &RetProbeContext, call: &DeviceCall, result: i32) -
         result,
         reserved: 0,
     };
-    conduct::state_changed(ctx, Probe::DeviceIoctlReturn, &event);
-    tell_state(ctx, Probe::DeviceIoctlReturn, sums, &event);
+    conduct::state_changed(Probe::DeviceIoctlReturn, &event);
+    tell_state(Probe::DeviceIoctlReturn, sums, &event);
     if result == 0 && from != running {
         sums.begin_stay();
     }
@@ -651,7 +658,7 @@ pub(crate) fn was_reset(ctx: &RetProbeContext, call: &DeviceCall, result: i32) -
 
 /// A file of a device is closed. Gives whether the device has a region that is seen from outside.
 #[inline(always)]
-pub(crate) fn was_closed(ctx: &ProbeContext, file: u64, device: u64) -> bool {
+pub(crate) fn was_closed(file: u64, device: u64) -> bool {
     let Some(known) = REGIONS.get_ptr_mut(device) else {
         return false;
     };
@@ -689,8 +696,8 @@ pub(crate) fn was_closed(ctx: &ProbeContext, file: u64, device: u64) -> bool {
         result: 0,
         reserved: 0,
     };
-    conduct::state_changed(ctx, Probe::DeviceRelease, &event);
-    tell_state(ctx, Probe::DeviceRelease, sums, &event);
+    conduct::state_changed(Probe::DeviceRelease, &event);
+    tell_state(Probe::DeviceRelease, sums, &event);
     sums.begin_stay();
     true
 }

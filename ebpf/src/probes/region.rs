@@ -29,12 +29,12 @@ fn state(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     let closed = event.cause == Cause::Close as u32;
-    let device_sums = sums::update(&ctx, Probe::State, event.device, |sums| {
+    let device_sums = sums::update(Probe::State, event.device, |sums| {
         sums.state = if closed { STATE_CLOSED } else { u64::from(event.now) };
     });
-    conduct::state_changed(&ctx, Probe::State, &event);
-    machine::tell(&ctx, Probe::State, event.device);
-    submit::<StateRecord>(&ctx, Probe::State, Kind::State, |entry| {
+    conduct::state_changed(Probe::State, &event);
+    machine::tell(Probe::State, event.device);
+    submit::<StateRecord>(Probe::State, Kind::State, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and all three fields of it are written.
         // `device_sums` is a live value of the map that nothing else changes now (see `sums::update`).
         unsafe {
@@ -63,7 +63,7 @@ fn region_access(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     let refused = event.result < 0;
-    let device_sums = sums::update(&ctx, Probe::RegionAccess, event.device, |sums| {
+    let device_sums = sums::update(Probe::RegionAccess, event.device, |sums| {
         sums.state = u64::from(event.state);
         if event.field == Field::PendingBytes as u32 && event.op == Op::Read as u32 && !refused {
             sums.pending_bytes = event.value;
@@ -77,7 +77,7 @@ fn region_access(ctx: RawTracePointContext) -> i32 {
     });
 
     accesses::count(Probe::RegionAccess, &event, false);
-    let withheld = conduct::accessed(&ctx, Probe::RegionAccess, &event);
+    let withheld = conduct::accessed(Probe::RegionAccess, &event);
     if let (Some(device_sums), Some(bytes)) = (device_sums, withheld) {
         // SAFETY: a live value of the map that nothing else changes now (see `sums::update`).
         let withheld = unsafe { &mut (*device_sums).withheld };
@@ -93,7 +93,7 @@ fn data(ctx: RawTracePointContext) -> i32 {
     let Some(event) = record::<trace::Data>(&ctx, Probe::Data) else {
         return 0;
     };
-    sums::update(&ctx, Probe::Data, event.device, |sums| {
+    sums::update(Probe::Data, event.device, |sums| {
         sums.state = u64::from(event.state);
         sums::add(&mut sums.data_bytes, event.direction, event.bytes);
         sums::add(&mut sums.iterations, event.direction, 1);
@@ -109,9 +109,9 @@ fn error(ctx: RawTracePointContext) -> i32 {
     let Some(event) = record::<trace::Error>(&ctx, Probe::Error) else {
         return 0;
     };
-    sums::update(&ctx, Probe::Error, event.device, |sums| sums.state = u64::from(event.state));
+    sums::update(Probe::Error, event.device, |sums| sums.state = u64::from(event.state));
     refused(event.device, event.rule);
-    submit::<ErrorRecord>(&ctx, Probe::Error, Kind::Error, |entry| {
+    submit::<ErrorRecord>(Probe::Error, Kind::Error, |entry| {
         // SAFETY: `entry` is the reserved room for one record, aligned to eight bytes, and both fields of it are written.
         unsafe {
             (&raw mut (*entry).header).write(header(Kind::Error));

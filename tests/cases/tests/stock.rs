@@ -3,6 +3,9 @@
 //!
 //! `cargo xtask vm matrix` runs this on each of them.
 
+#[path = "stock/verified.rs"]
+mod verified;
+
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::{env, fs};
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         ("every_module_tells_its_types", module_types),
         ("a_device_is_opened_through_vfio_pci", vfio_pci),
         ("mtty_is_opened_and_migrates_where_it_can", mtty),
+        ("the_verifier_follows_each_probe_to_its_end_and_soon", verified::programs),
         ("check_says_what_is_true_of_this_kernel", check),
     ])
 }

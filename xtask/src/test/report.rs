@@ -53,6 +53,22 @@ impl Counts {
     }
 }
 
+/// What a test binary said that is for the summary.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) counts: Counts,
+    /// Name and value of its lines `measured: NAME VALUE UNIT`.
+    pub(crate) measured: Vec<(String, String)>,
+}
+
+impl Heard {
+    pub(crate) fn hear(&mut self, line: &str) {
+        self.counts.hear(line);
+        let measured = line.strip_prefix("measured: ").and_then(|rest| rest.split_once(' '));
+        self.measured.extend(measured.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+}
+
 struct Row {
     name: String,
     counts: Counts,

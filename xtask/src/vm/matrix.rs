@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{Machine, Outcome, Streams, Task, Timings, boot};
 use crate::kernel::{Choice, Series};
 use crate::programs::{self, Programs};
-use crate::test::report::Counts;
+use crate::test::report::{Counts, Heard};
 use crate::workspace::Workspace;
 
 /// The test binary of `cases` that needs nothing of ours in the kernel.
@@ -53,6 +53,8 @@ pub(crate) struct Row {
     result: Ending,
     /// What tests the command said it ran.
     pub(crate) tests: Counts,
+    /// What they measured: names and values.
+    pub(crate) measured: Vec<(String, String)>,
     /// From the start of QEMU to the start of the command, and the command itself; in nanoseconds.
     ready_ns: Option<u64>,
     command_ns: Option<u64>,
@@ -116,11 +118,12 @@ pub(crate) fn on(
     limit: Duration,
 ) -> Result<Row> {
     let kernel = choice.to_string();
-    let row = |release: Option<&str>, result, tests, timings: Option<Timings>| Row {
+    let row = |release: Option<&str>, result, heard: Heard, timings: Option<Timings>| Row {
         kernel: kernel.clone(),
         release: release.map(str::to_owned),
         result,
-        tests,
+        tests: heard.counts,
+        measured: heard.measured,
         ready_ns: timings.map(|timings| timings.ready_ns),
         command_ns: timings.map(|timings| timings.command_ns),
     };
@@ -129,7 +132,7 @@ pub(crate) fn on(
         Err(error) => {
             let why = format!("{error:#}");
             eprintln!("{kernel}: error: {why}");
-            return Ok(row(None, Ending::Unavailable(why), Counts::default(), None));
+            return Ok(row(None, Ending::Unavailable(why), Heard::default(), None));
         }
     };
     let release = bootable.release();
@@ -140,10 +143,10 @@ pub(crate) fn on(
         driver: None,
         timeout: Some(limit),
     };
-    let counts = Mutex::new(Counts::default());
+    let heard = Mutex::new(Heard::default());
     let hear = |line: &str| {
         // Both outputs pass here; neither holds the lock while it can fail.
-        counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).hear(line);
+        heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner).hear(line);
         writeln!(io::stderr(), "{kernel}| {line}")
     };
     let streams = Streams::Separate {
@@ -151,15 +154,15 @@ pub(crate) fn on(
         stderr: Box::new(Lines::new(&hear)),
     };
     let outcome = boot(workspace, bootable.as_ref(), &Machine::default(), task, streams)?;
-    let counts = counts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let heard = heard.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     Ok(match outcome {
         Outcome::Ended { status, timings, .. } => {
-            row(Some(release), Ending::Exited(status.code()), counts, Some(timings))
+            row(Some(release), Ending::Exited(status.code()), heard, Some(timings))
         }
-        Outcome::TimedOut { .. } => row(Some(release), Ending::TimedOut, counts, None),
+        Outcome::TimedOut { .. } => row(Some(release), Ending::TimedOut, heard, None),
         Outcome::GuestFailed { reason } => {
             eprintln!("{kernel}: error: {reason}");
-            row(Some(release), Ending::GuestFailed(reason), counts, None)
+            row(Some(release), Ending::GuestFailed(reason), heard, None)
         }
     })
 }
@@ -197,7 +200,7 @@ fn write_table(to: &mut impl Write, rows: &[Row]) -> io::Result<()> {
         writeln!(to, "{kernel:<7} {release:<24} {result:<14} {tests:>6} {boot:>8} {command:>8}")
     };
     line(to, ["KERNEL", "RELEASE", "RESULT", "TESTS", "BOOT", "COMMAND"])?;
-    for Row { kernel, release, result, tests, ready_ns, command_ns } in rows {
+    for Row { kernel, release, result, tests, measured: _, ready_ns, command_ns } in rows {
         let Counts { passed, failed, ignored } = *tests;
         let all = passed + failed + ignored;
         let tests = if all == 0 { "-".to_owned() } else { format!("{passed}/{all}") };
@@ -255,7 +258,8 @@ mod tests {
     fn row(kernel: &str, result: Ending) -> Row {
         let tests = Counts { passed: 4, failed: 1, ignored: 0 };
         let ready_ns = Some(10_040_000_000);
-        Row { kernel: kernel.to_owned(), release: None, result, tests, ready_ns, command_ns: None }
+        let (kernel, measured) = (kernel.to_owned(), Vec::new());
+        Row { kernel, release: None, result, tests, measured, ready_ns, command_ns: None }
     }
 
     #[test]
