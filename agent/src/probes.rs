@@ -13,6 +13,7 @@
 pub mod attach;
 pub mod kernel_types;
 pub mod load;
+pub mod logs;
 pub mod losses;
 pub mod maps;
 pub mod object;

@@ -24,6 +24,7 @@ use crate::{
         Standing, all_missing,
         attach::{Attacher, Missing, OwnDriver, chain},
         load::{Loaded, load},
+        logs::Logs,
         losses::{LossLog, by_reason},
         maps::Maps,
         ring::Reader,
@@ -103,6 +104,7 @@ struct Probes {
     maps: Maps,
     ring: AsyncFd<Reader>,
     loss_log: LossLog,
+    logs: Option<Logs>,
     stats: Option<RunStats>,
     attacher: Attacher,
     standing: Standing,
@@ -233,7 +235,7 @@ impl Sampler {
     }
 
     fn load(&self) -> Result<Probes, Missing> {
-        let Loaded { ebpf, maps, reader, refused } =
+        let Loaded { ebpf, maps, reader, logs, refused } =
             load(self.object).map_err(|error| error.missing())?;
         let ring = reader.into_async().map_err(|error| {
             Missing::new(
@@ -246,7 +248,7 @@ impl Sampler {
         let attacher = Attacher::new(self.paths.clone(), self.own_driver, refused);
         let standing = Standing::new();
         let loss_log = LossLog::default();
-        Ok(Probes { ebpf, maps, ring, loss_log, stats, attacher, standing, resume_at })
+        Ok(Probes { ebpf, maps, ring, loss_log, logs, stats, attacher, standing, resume_at })
     }
 
     /// Reads the ring, and the losses after it; see [`crate::observer`].
@@ -304,6 +306,9 @@ impl Sampler {
             Err(error) => {
                 error!(error = chain(&error), "the probes' sums are unknown");
             }
+        }
+        if let Some(logs) = &mut probes.logs {
+            logs.flush();
         }
         if self.privileges.may_attach() {
             self.follow_data_files();

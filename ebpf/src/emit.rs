@@ -72,6 +72,8 @@ pub(crate) fn now_ns() -> u64 {
 #[inline(always)]
 pub(crate) fn lost(probe: Probe, reason: Lost) {
     count(&LOST, probe as usize * Lost::COUNT + reason as usize);
+    #[cfg(feature = "log")]
+    crate::log::lost(probe, reason);
 }
 
 /// Counts a call that `probe` looks at.

@@ -40,6 +40,8 @@ mod conduct;
 mod emit;
 mod kernel;
 mod license;
+#[cfg(feature = "log")]
+mod log;
 mod machine;
 mod maps;
 mod panic;

@@ -45,7 +45,7 @@ pub(crate) fn cargo(
         .args(["--package", PACKAGE, "--target", TARGET])
         // No prebuilt core exists for BPF. Building one is unstable, and the pinned compiler is stable.
         .args(["-Z", "build-std=core"])
-        .args(release.then_some("--release"))
+        .args(if release { ["--release"].as_slice() } else { &["--features", "log"] })
         .args(more)
         .current_dir(&workspace.root)
         .env("RUSTC_BOOTSTRAP", "1")

@@ -65,14 +65,13 @@ fn clippy(workspace: &Workspace) -> Result<()> {
     ]))
 }
 
+/// Those of a release, and those that log.
 fn clippy_ebpf(workspace: &Workspace) -> Result<()> {
-    build_ebpf::cargo(
-        workspace,
-        Arch::native(),
-        "clippy",
-        true,
-        &["--quiet", "--", "-D", "warnings"],
-    )
+    for release in [true, false] {
+        let arguments = ["--quiet", "--", "-D", "warnings"];
+        build_ebpf::cargo(workspace, Arch::native(), "clippy", release, &arguments)?;
+    }
+    Ok(())
 }
 
 /// The kernel's own choice of lints (its Makefile, `rust_common_flags`); W=e makes warnings errors, of

@@ -3,6 +3,7 @@
 
 use super::{
     attach::{Missing, chain, not_permitted},
+    logs::{self, Logs},
     maps::{MapError, Maps},
     ring::Reader,
     stats::verified,
@@ -24,6 +25,8 @@ pub struct Loaded {
     pub maps: Maps,
     /// What they send.
     pub reader: Reader,
+    /// What they have to say about themselves, if they were built to.
+    pub logs: Option<Logs>,
     /// Programs that the kernel refused, and why; the others work without them.
     pub refused: BTreeMap<Probe, Missing>,
 }
@@ -103,8 +106,14 @@ impl LoadError {
 /// [`LoadError`]; nothing stays behind in the kernel.
 pub fn load(object: Option<&[u8]>) -> Result<Loaded, LoadError> {
     let object = object.ok_or(LoadError::NoObject)?;
-    let mut ebpf =
-        EbpfLoader::new().verifier_log_level(account()).load(object).map_err(LoadError::Object)?;
+    let log_level = logs::level();
+    let mut ebpf = EbpfLoader::new()
+        .verifier_log_level(account())
+        // Not mandatory: an object in which no program logs has no level.
+        .override_global(aya_log::LEVEL, &log_level, false)
+        .load(object)
+        .map_err(LoadError::Object)?;
+    let logs = logs::take(&mut ebpf);
     let mut refused = BTreeMap::new();
     for probe in Probe::ALL {
         let Some(program) = ebpf.program_mut(probe.name()) else {
@@ -125,7 +134,7 @@ pub fn load(object: Option<&[u8]>) -> Result<Loaded, LoadError> {
     }
     let maps = Maps::take(&mut ebpf)?;
     let reader = Reader::take(&mut ebpf)?;
-    Ok(Loaded { ebpf, maps, reader, refused })
+    Ok(Loaded { ebpf, maps, reader, logs, refused })
 }
 
 /// How much the verifier tells of a program that it refuses. All of it is a line for each instruction that it followed: aya asks
