@@ -8,6 +8,7 @@ mod build_driver;
 mod build_ebpf;
 mod cache;
 mod child;
+mod contract;
 mod dashboards;
 mod demo;
 mod fuzz;

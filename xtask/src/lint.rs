@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `cargo xtask lint`: all that can be said about the source without running it.
 
+mod kept;
 mod prometheus;
+mod promql;
+mod rules;
+mod runbooks;
 mod source;
 
 use std::io::{self, IsTerminal as _};
@@ -31,7 +35,7 @@ pub(crate) struct Check {
 pub(crate) const CHECKS: &[Check] = &[
     Check { name: "licence headers and file lengths", run: source::check },
     Check { name: "rustfmt", run: rustfmt },
-    Check { name: "alerts, their tests and runbooks, exposition", run: prometheus::check },
+    Check { name: "rules, their tests and runbooks, exposition", run: prometheus::check },
     Check { name: "dashboards, against Grafana's types", run: dashboards::check },
     Check { name: "clippy", run: clippy },
     Check { name: "page of all metrics", run: metrics_doc::check },

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What every dashboard has to keep to, as tests over the files that are written.
 //!
-//! [`contract`] is what agent/METRICS.md promises, [`promql`] holds expressions against it, and [`shown`] what is shown of their
+//! [`contract`](crate::contract) is what agent/METRICS.md promises, [`promql`] holds expressions against it, and [`shown`] what is shown of their
 //! results; [`linter`] has the rules of
 //! grafana/dashboard-linter; [`layout`] is what makes a dashboard pleasant: nothing overlaps, and links lead somewhere.
 //! Each has mutants: a dashboard with one mistake, which must be found.
 
-mod contract;
 mod layout;
 mod linter;
 mod promql;
@@ -16,7 +15,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use self::contract::Contract;
+use crate::contract::Contract;
 
 /// A rule: what is wrong with a dashboard.
 type Rule = fn(&Value, &Contract) -> Vec<String>;
@@ -82,7 +81,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 /// Says each complaint of each dashboard.
 fn assert_kept(rule: Rule) {
-    let contract = Contract::read(root());
+    let contract = Contract::read(root()).unwrap();
     for dashboard in dashboards() {
         let complaints = rule(&dashboard, &contract);
         assert!(complaints.is_empty(), "{}:\n  {}", dashboard["uid"], complaints.join("\n  "));
@@ -93,9 +92,21 @@ fn assert_kept(rule: Rule) {
 fn assert_found(rule: Rule, uid: &str, mistake: impl FnOnce(&mut Value), words: &str) {
     let mut dashboard = dashboard(uid);
     mistake(&mut dashboard);
-    let complaints = rule(&dashboard, &Contract::read(root()));
+    let complaints = rule(&dashboard, &Contract::read(root()).unwrap());
     assert!(
         complaints.iter().any(|complaint| complaint.contains(words)),
         "not found: {words:?} in {complaints:?}"
     );
+}
+
+#[test]
+fn the_lists_here_are_those_of_the_page() {
+    use super::{reason::REASONS, state::STATES};
+    use std::collections::BTreeSet;
+    let contract = Contract::read(root()).unwrap();
+    let set = |metric: &str, label: &str| contract.values(metric, label).unwrap().clone();
+    let reasons: BTreeSet<String> = REASONS.map(str::to_owned).into();
+    assert_eq!(reasons, set("vfio_migration_blocked", "reason"));
+    let states: BTreeSet<String> = STATES.map(|(state, _)| state.to_owned()).into();
+    assert_eq!(states, set("vfio_migration_device_state", "state"));
 }

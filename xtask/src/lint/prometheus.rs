@@ -1,18 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What goes to Prometheus, checked by its own tool: the alerts with their tests, and the exposition.
+//! What goes to Prometheus, checked by its own tool, the rules with their tests, and the exposition; and what that tool does not look at:
+//! names, runbooks, and whether every rule is tested.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde::de::DeserializeOwned;
 
+use super::rules::{self, Rule, RuleFile, TestFile};
+use super::runbooks;
 use crate::child;
+use crate::contract::{Contract, Metric};
 use crate::setup::promtool;
 use crate::workspace::Workspace;
 
-const ALERTS: &str = "dashboards/prometheus/alerts.yml";
-const TESTS: &str = "dashboards/prometheus/alerts.test.yml";
+/// Rules, every file of them; and in a folder of its own, for `rule_files: [*.yml]`, their tests.
+const RULES: &str = "dashboards/prometheus";
+const TESTS: &str = "dashboards/prometheus/tests";
+/// The file that people change. What it shows in a comment must hold when they do.
+const BUDGET: &str = "dashboards/prometheus/budget.yml";
 /// The agent's test compares it with what the agent says, byte for byte.
 const EXPOSITION: &str = "agent/tests/exposition.txt";
 /// The same as OpenMetrics.
@@ -22,8 +30,20 @@ const OPEN_METRICS: &str = "agent/tests/exposition.openmetrics.txt";
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let promtool = promtool::ensure(workspace)?;
     let root = &workspace.root;
-    child::run(child::bound(&promtool).args(["check", "rules", ALERTS]).current_dir(root))?;
-    child::run(child::bound(&promtool).args(["test", "rules", TESTS]).current_dir(root))?;
+    let (rule_files, test_files) = (yaml_files(&root.join(RULES))?, yaml_files(&root.join(TESTS))?);
+    let scratch = tempfile::tempdir().context("failed to make a scratch folder")?;
+    let shown = with_example(&root.join(BUDGET), scratch.path())?;
+    let mut command = child::bound(&promtool);
+    child::run(command.args(["check", "rules", "--lint-fatal"]).args(&rule_files).arg(&shown))?;
+    child::run(child::bound(&promtool).args(["test", "rules"]).args(&test_files))?;
+    let exposition = fs::read_to_string(root.join(EXPOSITION))
+        .with_context(|| format!("failed to read {EXPOSITION}"))?;
+    let over_all = scratch.path().join("exposition.test.json");
+    fs::write(&over_all, over_exposition(&rule_files, &exposition).to_string())
+        .context("failed to write into the scratch folder")?;
+    child::run(child::bound(&promtool).args(["test", "rules"]).arg(&over_all))
+        .with_context(|| format!("a rule cannot be evaluated over {EXPOSITION}"))?;
+    ours(workspace, &rule_files, &test_files, &shown)?;
 
     let exposition = File::open(root.join(EXPOSITION))
         .with_context(|| format!("failed to open {EXPOSITION}"))?;
@@ -34,8 +54,118 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     if !output.status.success() || !output.stderr.is_empty() {
         bail!("{EXPOSITION}:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
     }
-    open_metrics(workspace, &promtool)?;
-    runbooks(workspace)
+    open_metrics(workspace, &promtool)
+}
+
+/// What promtool does not look at.
+fn ours(
+    workspace: &Workspace,
+    rule_files: &[PathBuf],
+    test_files: &[PathBuf],
+    example: &Path,
+) -> Result<()> {
+    let all = rules::all(read_all::<RuleFile>(rule_files)?);
+    let tests: Vec<TestFile> = read_all(test_files)?;
+    let mut contract = Contract::read(&workspace.root)?;
+    // What the example records nobody does, until somebody wants it; but alerts ask for it.
+    let shown = rules::all(vec![read(example)?]);
+    let recorded: Vec<Rule> = all.iter().chain(&shown).cloned().collect();
+    rules::record(&mut contract, &recorded);
+    for Rule { record, labels, .. } in &shown {
+        let mut any = Metric::gauge();
+        // Its values are an example, too.
+        labels.keys().for_each(|label| any.label(label, None));
+        contract.add(record, any);
+    }
+    let reasons = contract.values("vfio_migration_blocked", "reason")?.clone();
+    let broken = contract.values("vfio_migration_protocol_violations_total", "rule")?.clone();
+    let mut complaints = rules::complaints(&all, &contract);
+    complaints.extend(rules::untested(&all, &tests, &contract));
+    complaints.extend(rules::unalerted(&all, "vfio_migration_blocked", "reason", &reasons));
+    complaints.extend(rules::unshared(
+        &all,
+        "VfioMigrationProtocolViolation",
+        "instance_device_rule:vfio_migration_protocol_violations:increase10m",
+        "rule",
+        &broken,
+    ));
+    complaints.extend(runbooks::complaints(&runbooks::read(workspace)?, &all, &reasons, &contract));
+    ensure!(complaints.is_empty(), "\n  {}", complaints.join("\n  "));
+    Ok(())
+}
+
+fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let listing = || format!("failed to list {}", folder.display());
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(listing)? {
+        let path = entry.with_context(listing)?.path();
+        if path.extension().is_some_and(|extension| extension == "yml") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    ensure!(!found.is_empty(), "{} has no .yml file", folder.display());
+    Ok(found)
+}
+
+fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
+    let text =
+        fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
+    serde_saphyr::from_str(&text)
+        .with_context(|| format!("{} cannot be understood", file.display()))
+}
+
+fn read_all<T: DeserializeOwned>(files: &[PathBuf]) -> Result<Vec<T>> {
+    files.iter().map(|file| read(file)).collect()
+}
+
+/// A test that evaluates all rules over all that two agents say. It expects nothing of them but that they can be evaluated: the series of
+/// other tests are few, and may be just those of which each finds one to be joined with.
+fn over_exposition(rule_files: &[PathBuf], exposition: &str) -> serde_json::Value {
+    let lines = exposition.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let series = lines.filter_map(|line| line.rsplit_once(' ')).flat_map(|(series, value)| {
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let values = format!("{value} {value}");
+        ["a:10477", "b:10477"].map(|instance| {
+            let labels = format!("job=\"migscope\",instance=\"{instance}\",{labels}");
+            serde_json::json!({ "series": format!("{name}{{{labels}"), "values": values })
+        })
+    });
+    serde_json::json!({
+        "rule_files": rule_files,
+        "evaluation_interval": "1m",
+        "tests": [{
+            "interval": "1m",
+            "input_series": series.collect::<Vec<_>>(),
+            "promql_expr_test": [
+                { "expr": "count(migscope_build_info)", "eval_time": "1m", "exp_samples": [{ "labels": "{}", "value": 2 }] },
+            ],
+        }],
+    })
+}
+
+/// Writes a file of rules into `folder` as it is once the rule is in force that it shows as an example, and gives its path.
+fn with_example(file: &Path, folder: &Path) -> Result<PathBuf> {
+    let text =
+        fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
+    let (changed, lines) = uncommented(&text);
+    ensure!(lines > 0, "{} shows no rule as an example", file.display());
+    let path = folder.join("example.yml");
+    fs::write(&path, changed).with_context(|| format!("failed to write {}", path.display()))?;
+    Ok(path)
+}
+
+/// `text` without the `# ` before a rule and its keys, and how many lines that were.
+fn uncommented(text: &str) -> (String, usize) {
+    let mut lines = 0;
+    let mut line = |line: &str| {
+        let keys = ["# - record: ", "#   expr: ", "#   labels: "];
+        let commented = keys.iter().any(|key| line.trim_start().starts_with(key));
+        lines += usize::from(commented);
+        if commented { format!("{}\n", line.replacen("# ", "", 1)) } else { format!("{line}\n") }
+    };
+    let changed = text.lines().map(&mut line).collect();
+    (changed, lines)
 }
 
 /// Has Prometheus' own parser of OpenMetrics read the exposition. Of promtool's commands only the one that imports old samples
@@ -69,25 +199,6 @@ fn with_times(exposition: &str) -> String {
     exposition.lines().map(timed).collect()
 }
 
-/// Every alert has a runbook, and the page is there.
-fn runbooks(workspace: &Workspace) -> Result<()> {
-    let text = fs::read_to_string(workspace.root.join(ALERTS))
-        .with_context(|| format!("failed to read {ALERTS}"))?;
-    let after = |key: &str| {
-        let values = text.lines().filter_map(|line| line.trim_start().strip_prefix(key));
-        values.map(str::trim).collect::<Vec<_>>()
-    };
-    let (alerts, pages) = (after("- alert:"), after("runbook_url:"));
-    ensure!(alerts.len() == pages.len(), "{ALERTS}: an alert has no runbook_url");
-    for (alert, page) in alerts.iter().zip(pages) {
-        let named = page.ends_with(&format!("/{alert}.md"));
-        ensure!(named, "{ALERTS}: the runbook of {alert} is {page}");
-        let file = workspace.root.join(page);
-        ensure!(file.is_file(), "{page} is missing, the runbook of {alert}");
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +209,13 @@ mod tests {
         let timed = "# TYPE a counter\na_total 1.0 1700000000.000\n\
                      b_bucket{le=\"1.0\"} 1 1700000000.000 # {x=\"y\"} 0.5\n# EOF\n";
         assert_eq!(with_times(text), timed);
+    }
+
+    #[test]
+    fn a_rule_in_a_comment_is_a_rule_without_it() {
+        let text = "# Words.\n      # A budget.\n      # - record: a\n      #   expr: b\n      #   labels: { c: d }\n";
+        let (changed, lines) = uncommented(text);
+        let wanted = "# Words.\n      # A budget.\n      - record: a\n        expr: b\n        labels: { c: d }\n";
+        assert_eq!((changed.as_str(), lines), (wanted, 3));
     }
 }

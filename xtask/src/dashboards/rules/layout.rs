@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::super::dashboard::{COLUMNS, TAG};
-use super::contract::Contract;
 use super::{
     Rule, assert_found, assert_kept, dashboards, expressions, panel_of, panels, text, variables,
 };
+use crate::contract::Contract;
 
 /// Rows and panels, those of closed rows, too.
 fn everything(dashboard: &Value) -> Vec<&Value> {

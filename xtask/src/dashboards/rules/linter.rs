@@ -8,10 +8,10 @@
 
 use serde_json::Value;
 
-use super::contract::Contract;
 use super::{
     Rule, assert_found, assert_kept, expressions, panel_of, panels, targets, text, variables,
 };
+use crate::contract::Contract;
 
 const SOURCE: &str = "${datasource}";
 

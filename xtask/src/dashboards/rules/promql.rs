@@ -13,8 +13,8 @@ use promql_parser::parser::{
 };
 use serde_json::Value;
 
-use super::contract::{Contract, Metric, Type};
 use super::{Rule, assert_found, assert_kept, expressions, panel_of, text, variables};
+use crate::contract::{Contract, Metric, Type};
 
 type Labels = BTreeSet<String>;
 
@@ -380,7 +380,7 @@ fn a_wrong_expression_is_found() {
 
 #[test]
 fn what_may_be_asked_is_taken() {
-    let contract = Contract::read(super::root());
+    let contract = Contract::read(super::root()).unwrap();
     let fine = [
         r#"sum by (device) (rate(vfio_migration_dirty_pages_total{source=~"region|dma_logging"}[$__rate_interval]))"#,
         "max by (source) (vfio_migration_dirty_rate_bytes_per_second)",

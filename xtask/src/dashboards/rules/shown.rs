@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::contract::Contract;
 use super::promql::result_labels;
 use super::{Rule, assert_found, assert_kept, panel_of, panels, targets, text};
+use crate::contract::Contract;
 
 type Labels = BTreeSet<String>;
 
