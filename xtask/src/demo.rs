@@ -4,6 +4,7 @@
 //! Boots the guest with two edu devices and runs `migscope-demo` (tests/cases) in it, which migrates one
 //! to the other under load with the agent watching, and gives one JSON object with both accounts.
 
+pub(crate) mod monitoring;
 mod summary;
 
 use std::io::{self, Write};

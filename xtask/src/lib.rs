@@ -95,6 +95,15 @@ enum Command {
         /// Leave the guest running after the summary, with the live page, until Ctrl-C
         #[arg(long)]
         keep: bool,
+        /// Migrations of every end instead, with a Prometheus beside the guest, and all that dashboards and rules ask of it
+        ///
+        /// Converging, not converging, cancelled, failed. What Prometheus has must agree with what the clients counted; every
+        /// expression of dashboards/grafana and dashboards/prometheus must have data, or a reason why not.
+        #[arg(long)]
+        monitoring: bool,
+        /// A folder for pictures of what the panels show; those of dashboards/screenshots are from there
+        #[arg(long, value_name = "FOLDER", requires = "monitoring")]
+        pictures: Option<PathBuf>,
     },
     /// Random calls against the driver, on a kernel that watches itself, checked against a model
     ///
@@ -163,7 +172,13 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::BuildDriver { kdir, kernel } => build_driver::run(&workspace, kdir, kernel)?,
         Command::BuildAgent { arch } => build_agent::run(&workspace, arch)?,
         Command::BuildEbpf { release, arch } => build_ebpf::run(&workspace, arch, release)?,
-        Command::Demo { json, keep } => return demo::run(&workspace, json, keep),
+        Command::Demo { json, keep, monitoring: false, pictures: _ } => {
+            return demo::run(&workspace, json, keep);
+        }
+        Command::Demo { json, keep, monitoring: true, pictures } => {
+            let options = demo::monitoring::Options { keep, pictures: pictures.as_deref() };
+            return demo::monitoring::run(&workspace, json, options);
+        }
         Command::Fuzz(arguments) => return fuzz::run(&workspace, &arguments),
         Command::Test { only } => return test::run(&workspace, &only),
         Command::Page { pictures } => return test::page(&workspace, pictures.as_deref()),

@@ -34,6 +34,7 @@ pub(crate) struct Programs {
     pub(crate) demo: PathBuf,
     pub(crate) suspend: PathBuf,
     pub(crate) stage: PathBuf,
+    pub(crate) monitored: PathBuf,
 }
 
 impl Programs {
@@ -54,6 +55,7 @@ impl Programs {
             demo: find("migscope-demo")?,
             suspend: find("migscope-suspend")?,
             stage: find("migscope-stage")?,
+            monitored: find("migscope-monitored")?,
         })
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod kernel_source;
 pub(crate) mod node;
 pub(crate) mod node_exporter;
 pub(crate) mod packages;
+pub(crate) mod prometheus;
 pub(crate) mod promtool;
 pub(crate) mod qemu;
 pub(crate) mod rust;
@@ -55,6 +56,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     println!("bindgen      {}", bindgen::ensure(workspace)?.display());
     println!("bpf-linker   {}", bpf_linker::ensure(workspace, &rust)?.display());
     println!("promtool     {}", promtool::ensure(workspace)?.display());
+    println!("prometheus   {}", prometheus::ensure(workspace)?.program.display());
     println!("linux source {}", kernel_source::ensure(workspace)?.display());
     println!("qemu 10      {}", qemu::ensure(workspace, qemu::Version::Ten)?.display());
     println!("qemu 11      {}", qemu::ensure(workspace, qemu::Version::Eleven)?.display());

@@ -5,6 +5,7 @@
 
 mod aarch64;
 mod machines;
+mod monitoring;
 mod page;
 mod readme;
 pub(crate) mod report;
@@ -65,6 +66,7 @@ pub(crate) fn run(workspace: &Workspace, only: &[String]) -> Result<ExitCode> {
     guest_suite(workspace, &mut report);
     fuzz_and_kunit(workspace, &mut report);
     demo_json(workspace, &mut report);
+    monitoring::step(workspace, &mut report);
     aarch64::step(workspace, &mut report);
     page::steps(workspace, None, &mut report);
     readme::step(workspace, &mut report);

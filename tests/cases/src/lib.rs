@@ -11,6 +11,7 @@ pub mod low_power;
 pub mod mapping;
 pub mod mdev;
 pub mod module;
+pub mod monitored;
 pub mod records;
 pub mod refusal;
 pub mod session;
