@@ -28,6 +28,7 @@ const LICENCES: &[(&str, &str)] = &[
     ("tests/vm/provider/", "GPL-2.0"),
     // It links with the kernel.
     ("tests/vm/region/", "GPL-2.0"),
+    ("tests/vm/logging/", "GPL-2.0"),
     ("tests/perf/module/", "GPL-2.0"),
     // Compiled together with files of the driver.
     ("tests/driver/src/", "GPL-2.0"),
