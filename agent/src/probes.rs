@@ -19,6 +19,7 @@ pub mod maps;
 pub mod object;
 pub mod operations;
 pub mod regions;
+mod rest;
 pub mod ring;
 pub mod stats;
 mod trackers;

@@ -5,7 +5,10 @@
 use crate::maps::{EVENTS, EVENTS_BYTES, LOST, SEEN};
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated::bpf_ktime_get_ns},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        generated::{self, bpf_ktime_get_ns},
+    },
     maps::PerCpuArray,
     programs::RawTracePointContext,
 };
@@ -48,6 +51,20 @@ pub(crate) fn submit<T: 'static>(probe: Probe, kind: Kind, fill: impl FnOnce(*mu
         }
         None => lost(probe, Lost::RingFull),
     }
+}
+
+/// Copies what a map holds into a record, in whole words. A helper does it, which is one step for the verifier, however long it is and from
+/// however many ways it comes there.
+///
+/// # Safety
+///
+/// `to` has room for it, and `from` is a live value; both are aligned to eight bytes.
+#[inline(always)]
+pub(crate) unsafe fn copy<T>(to: *mut T, from: *const T) {
+    #[expect(clippy::cast_possible_truncation, reason = "some hundred bytes")]
+    let bytes = size_of::<T>() as u32;
+    // SAFETY: the caller's promise. There is something to read, so it does not fail.
+    let _ = unsafe { generated::bpf_probe_read_kernel(to.cast(), bytes, from.cast()) };
 }
 
 /// The head of a record that is made now.

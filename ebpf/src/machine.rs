@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "map values and ring entries are reached through raw pointers")]
 
 use crate::{
-    emit::{header, lost, now_ns, submit},
+    emit::{copy, header, lost, now_ns, submit},
     kernel::process,
     maps::{MACHINE_SUMS, TRACKER_BUCKETS, TRACKER_SUM_NS},
     sums,
@@ -173,7 +173,7 @@ unsafe fn write(to: *mut MachineSums, from: Option<*mut MachineSums>) {
     // SAFETY: the caller's.
     unsafe {
         match from {
-            Some(from) => to.write(*from),
+            Some(from) => copy(to, from),
             None => to.write_bytes(0, 1),
         }
     }

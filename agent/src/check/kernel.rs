@@ -11,6 +11,7 @@ use crate::{
 pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
     vec![
         kernel_release(),
+        skipped_runs(&kernel::release()),
         privilege(paths),
         lockdown(paths),
         btf(paths),
@@ -59,6 +60,25 @@ fn kernel_release() -> Finding {
             ),
         )
     }
+}
+
+/// Whether the kernel says what the probes were kept from seeing.
+fn skipped_runs(release: &str) -> Finding {
+    if kernel::counts_skipped_runs(release) {
+        Finding::present("skipped runs", "the kernel counts the runs of probes that it leaves out")
+    } else {
+        Finding::absent(
+            "skipped runs",
+            Missing::new(
+                format!(
+                    "Linux {release} does not count the runs of probes of functions that it leaves out, so a session may be \
+                     called exact that is not"
+                ),
+                "use Linux 6.7 or later",
+            ),
+        )
+    }
+    .optional()
 }
 
 fn privilege(paths: &Paths) -> Finding {
@@ -169,6 +189,14 @@ mod tests {
         assert!(missing.remedy.is_some_and(|remedy| remedy.contains("CAP_BPF")));
         write(&paths, "self/status", "CapEff:\t000000c000000000\n");
         assert!(found(&paths, "privilege").available);
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_count_what_it_leaves_out_is_said_to() {
+        let old = skipped_runs("6.1.0-57-amd64");
+        assert!(!old.available && !old.needed, "{old:?}");
+        assert!(old.why.is_some_and(|why| why.contains("6.1.0-57-amd64")));
+        assert!(skipped_runs("6.12.117+deb12-amd64").available);
     }
 
     #[test]

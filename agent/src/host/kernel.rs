@@ -6,6 +6,8 @@ use std::fs;
 
 /// The oldest release whose BPF has what the probes use: ring buffers (5.8).
 const OLDEST: (u32, u32) = (5, 8);
+/// The oldest that counts the runs of probes of functions that it leaves out (`trace_call_bpf`, 6.7).
+const COUNTS_SKIPPED: (u32, u32) = (6, 7);
 
 /// Capability numbers, `include/uapi/linux/capability.h`.
 const CAP_SYS_ADMIN: u32 = 21;
@@ -21,11 +23,18 @@ pub fn release() -> String {
 
 /// Whether a kernel of this release has what the probes use. One whose release cannot be read is not refused for that.
 pub fn is_new_enough(release: &str) -> bool {
+    series(release).is_none_or(|series| series >= OLDEST)
+}
+
+/// Whether a kernel of this release counts which runs of probes of functions it leaves out. One whose release cannot be read may not.
+pub fn counts_skipped_runs(release: &str) -> bool {
+    series(release).is_some_and(|series| series >= COUNTS_SKIPPED)
+}
+
+/// `(6, 12)` of `6.12.117+deb12-amd64`.
+fn series(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(['.', '-', '+']).map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= OLDEST,
-        _ => true,
-    }
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// Whether the kernel tells its types.
@@ -89,6 +98,20 @@ mod tests {
             ("strange", true),
         ] {
             assert_eq!(is_new_enough(release), enough, "{release}");
+        }
+    }
+
+    #[test]
+    fn what_probes_of_functions_are_kept_from_is_counted_since_6_7() {
+        for (release, counts) in [
+            ("6.1.0-57-amd64", false),
+            ("6.6.99", false),
+            ("6.7.0", true),
+            ("6.12.117+deb12-amd64", true),
+            ("7.3.4+", true),
+            ("strange", false),
+        ] {
+            assert_eq!(counts_skipped_runs(release), counts, "{release}");
         }
     }
 

@@ -73,7 +73,7 @@ impl LoadError {
                 if io_error.kind() == io::ErrorKind::ArgumentListTooLong =>
             {
                 "use a newer kernel: the verifier of this one does not follow the probe to its end (that of \
-                 Linux 6.12 does)"
+                 Linux 6.1 does)"
             }
             Self::Object(_) | Self::Refused { .. } | Self::Program(..) | Self::Maps(_) => {
                 "run `migscope --log.level debug check` and report what it prints; the probes need \

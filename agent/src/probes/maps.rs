@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The maps in which the probes add up. Names, keys and values are those of `ebpf/src/maps.rs`.
 
+use super::rest::Rest;
 use crate::device_key::{DeviceKey, RawKey};
 use crate::{
     clock::monotonic_ns,
     dirty::Told,
-    sample::{Access, Sample},
+    sample::{Access, LatencySeries, Sample},
 };
 use aya::{
     Ebpf,
@@ -20,7 +21,7 @@ use migscope_abi::{
     latency::BUCKETS,
     machine::{MachineKey, MachineSums, Tracker},
     outside::{Outside, RegionOffsets},
-    probe::{FileOp, Probe},
+    probe::{FileOp, Probe, Subsystem},
     region::{Field, Op},
     ring::{AccessKey, Conducted, DeviceSums, Losses, latency_series},
     rule::Rule,
@@ -70,23 +71,13 @@ fn capacity(ebpf: &Ebpf, name: &str) -> Option<u32> {
 const LATENCY_SERIES: u32 = 2 * 12;
 const _: () = assert!(LATENCY_SERIES as usize == Op::COUNT * Field::COUNT);
 
-/// For how long no record may have come until the maps are taken to be at rest. A record is counted when its program begins, and
-/// programs can be preempted: one that still adds up must not be missed.
-const REST_NS: u64 = 1_000_000_000;
-/// How often the maps are read all the same, whatever has kept a program from its end.
-const RENEW_NS: u64 = 10_000_000_000;
-
-/// The last reading of all maps.
-struct Reading {
-    sample: Sample,
-    /// Since when the same records had come, and when the maps were read (`CLOCK_MONOTONIC`, nanoseconds).
-    since_ns: u64,
-    read_ns: u64,
-}
-
 /// The maps of loaded probes.
 pub struct Maps {
-    last: Option<Reading>,
+    /// The last reading of all maps, and whether it holds; and of the two kinds of latencies, which are most of it.
+    last: Option<Sample>,
+    rest: Rest,
+    accesses_rest: Rest,
+    queries_rest: Rest,
     device_sums: HashMap<MapData, u64, DeviceSums>,
     conduct: HashMap<MapData, u64, Conducted>,
     refusals: PerCpuHashMap<MapData, u64, [u64; Rule::COUNT]>,
@@ -115,6 +106,9 @@ impl Maps {
         let capacities = growing.into_iter().filter_map(|name| Some((name, capacity(ebpf, name)?)));
         Ok(Self {
             last: None,
+            rest: Rest::default(),
+            accesses_rest: Rest::default(),
+            queries_rest: Rest::default(),
             capacities: capacities.collect(),
             device_sums: take(ebpf, "DEVICE_SUMS")?,
             conduct: take(ebpf, "CONDUCT")?,
@@ -176,24 +170,21 @@ impl Maps {
     pub fn sample(&mut self) -> Result<Sample, MapError> {
         let now_ns = monotonic_ns();
         let seen = self.seen()?;
-        let last = self.last.take().filter(|last| last.sample.seen == seen);
-        let since_ns = last.as_ref().map_or(now_ns, |last| last.since_ns);
-        if let Some(mut last) = last
-            // Read after it had been quiet for long enough.
-            && last.read_ns.saturating_sub(since_ns) >= REST_NS
-            && now_ns.saturating_sub(last.read_ns) < RENEW_NS
+        let holds = self.rest.holds(records(&seen, |_| true), now_ns);
+        if let Some(last) = &mut self.last
+            && holds
         {
-            last.sample.at_ns = now_ns;
-            let sample = last.sample.clone();
-            self.last = Some(last);
-            return Ok(sample);
+            last.at_ns = now_ns;
+            return Ok(last.clone());
         }
         let sample = self.read(now_ns, seen)?;
-        self.last = Some(Reading { sample: sample.clone(), since_ns, read_ns: now_ns });
+        self.rest.was_read(now_ns);
+        self.last = Some(sample.clone());
         Ok(sample)
     }
 
-    fn read(&self, at_ns: u64, seen: [u64; Probe::COUNT]) -> Result<Sample, MapError> {
+    fn read(&mut self, at_ns: u64, seen: [u64; Probe::COUNT]) -> Result<Sample, MapError> {
+        let last = self.last.take();
         let mut sample = Sample {
             at_ns,
             devices: self.device_sums()?,
@@ -213,28 +204,56 @@ impl Maps {
             sample.refusals.insert(DeviceKey(device), sums);
         }
         sample.accesses = self.all_accesses()?;
-        for field in Field::ALL {
-            for op in Op::ALL {
-                let series = latency_series(field as u32, op as u32);
-                let mut buckets = vec![0_u64; BUCKETS];
-                let mut sum_ns = 0_u64;
-                // Of devices that tracepoints tell of, and of those that are seen from outside.
-                for series in [series, series + LATENCY_SERIES] {
-                    let counts = self
-                        .latency_buckets
-                        .get(&series, 0)
-                        .map_err(|error| MapError::Read("LATENCY_BUCKETS", error))?;
-                    let sums = self
-                        .latency_sum_ns
-                        .get(&series, 0)
-                        .map_err(|error| MapError::Read("LATENCY_SUM_NS", error))?;
-                    counts.iter().for_each(|row| add(&mut buckets, row));
-                    sum_ns = sum_ns.wrapping_add(total(&sums));
-                }
-                sample.latencies.insert((field as u32, op as u32), (buckets, sum_ns));
-            }
-        }
         sample.machines = self.machines()?;
+        let (latencies, query_latencies) =
+            last.map(|last| (last.latencies, last.query_latencies)).unzip();
+        let of_accesses = |probe| matches!(probe, Probe::RegionAccess | Probe::RegionReturn);
+        let hold = self.accesses_rest.holds(records(&seen, of_accesses), at_ns);
+        sample.latencies = match latencies {
+            Some(latencies) if hold => latencies,
+            _ => self.latencies(at_ns)?,
+        };
+        let of_queries = |probe: Probe| probe.subsystem() != Subsystem::Vfio;
+        let hold = self.queries_rest.holds(records(&seen, of_queries), at_ns);
+        sample.query_latencies = match query_latencies {
+            Some(latencies) if hold => latencies,
+            _ => self.query_latencies(at_ns)?,
+        };
+        Ok(sample)
+    }
+
+    /// Durations of accesses, by field and direction.
+    fn latencies(
+        &mut self,
+        at_ns: u64,
+    ) -> Result<BTreeMap<LatencySeries, (Vec<u64>, u64)>, MapError> {
+        let mut latencies = BTreeMap::new();
+        for (field, op) in Field::ALL.into_iter().flat_map(|field| Op::ALL.map(|op| (field, op))) {
+            let series = latency_series(field as u32, op as u32);
+            let mut buckets = vec![0_u64; BUCKETS];
+            let mut sum_ns = 0_u64;
+            // Of devices that tracepoints tell of, and of those that are seen from outside.
+            for series in [series, series + LATENCY_SERIES] {
+                let counts = self
+                    .latency_buckets
+                    .get(&series, 0)
+                    .map_err(|error| MapError::Read("LATENCY_BUCKETS", error))?;
+                let sums = self
+                    .latency_sum_ns
+                    .get(&series, 0)
+                    .map_err(|error| MapError::Read("LATENCY_SUM_NS", error))?;
+                counts.iter().for_each(|row| add(&mut buckets, row));
+                sum_ns = sum_ns.wrapping_add(total(&sums));
+            }
+            latencies.insert((field as u32, op as u32), (buckets, sum_ns));
+        }
+        self.accesses_rest.was_read(at_ns);
+        Ok(latencies)
+    }
+
+    /// Durations of the queries of each tracker, by its number.
+    fn query_latencies(&mut self, at_ns: u64) -> Result<BTreeMap<u32, (Vec<u64>, u64)>, MapError> {
+        let mut latencies = BTreeMap::new();
         for tracker in Tracker::ALL {
             let number = tracker as u32;
             let counts = self
@@ -247,9 +266,10 @@ impl Maps {
                 .map_err(|error| MapError::Read("TRACKER_SUM_NS", error))?;
             let mut buckets = vec![0_u64; BUCKETS];
             counts.iter().for_each(|row| add(&mut buckets, row));
-            sample.query_latencies.insert(number, (buckets, total(&sums)));
+            latencies.insert(number, (buckets, total(&sums)));
         }
-        Ok(sample)
+        self.queries_rest.was_read(at_ns);
+        Ok(latencies)
     }
 
     /// What trackers told machines, by process.
@@ -272,7 +292,7 @@ impl Maps {
         // Without a reading there is nothing to drop, this time.
         let machines = self.machines().unwrap_or_default();
         for (tgid, _) in machines.into_iter().filter(|(tgid, told)| old(told) && !lives(*tgid)) {
-            self.last = None;
+            self.read_anew();
             for tracker in Tracker::ALL {
                 // An entry that is not there is as good as one that was removed.
                 let _ = self.machine_sums.remove(&MachineKey { tgid, tracker: tracker as u32 });
@@ -415,9 +435,15 @@ impl Maps {
         Some(String::from_utf8_lossy(name).into_owned())
     }
 
+    /// The last reading holds no more, for what it was of is changed from here.
+    fn read_anew(&mut self) {
+        self.last = None;
+        self.rest.is_over();
+    }
+
     /// Drops what was added up for a device that is gone, so that the maps have room for others.
     pub fn forget(&mut self, device: DeviceKey) {
-        self.last = None;
+        self.read_anew();
         // An entry that is not there is as good as one that was removed.
         for raw in device.raw() {
             let _ = self.device_sums.remove(&raw.0);
@@ -432,6 +458,12 @@ impl Maps {
             let _ = self.accesses.remove(&key);
         }
     }
+}
+
+/// How many records the probes of a kind have seen.
+fn records(seen: &[u64; Probe::COUNT], of: impl Fn(Probe) -> bool) -> u64 {
+    let rows = Probe::ALL.into_iter().zip(seen).filter(|(probe, _)| of(*probe));
+    rows.fold(0, |sum, (_, count)| sum.wrapping_add(*count))
 }
 
 /// Adds one CPU's row to the sums of all.

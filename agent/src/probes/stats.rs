@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the kernel counts of each program: its runs, its run time, and the runs that were left out.
 
+use crate::host::kernel::{self, counts_skipped_runs};
 use aya::{
     Ebpf,
     sys::{Stats, enable_stats},
@@ -9,6 +10,7 @@ use migscope_abi::probe::Probe;
 use std::{
     fs,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::LazyLock,
     time::Duration,
 };
 use tracing::info;
@@ -53,14 +55,19 @@ pub fn verified(ebpf: &Ebpf, probe: Probe) -> Option<u32> {
     ebpf.program(probe.name())?.info().ok()?.verified_instruction_count()
 }
 
-/// Runs of all programs that the kernel left out, from the programs' `fdinfo` (`bpf_prog_show_fdinfo`, since Linux 5.12).
+/// Runs of all programs that the kernel left out, from the programs' `fdinfo` (`bpf_prog_show_fdinfo`, since Linux 5.12); `None` where
+/// it does not tell. None of them all is known only where those of probes of functions are counted, too.
 pub fn skipped_runs(ebpf: &Ebpf) -> Option<u64> {
-    Probe::ALL.into_iter().try_fold(0_u64, |sum, event| {
+    let skipped = Probe::ALL.into_iter().try_fold(0_u64, |sum, event| {
         let descriptor = ebpf.program(event.name())?.fd().ok()?.as_fd().as_raw_fd();
         let told = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
         Some(sum.saturating_add(misses(&told)?))
-    })
+    });
+    skipped.filter(|skipped| *skipped > 0 || *COUNTS_ALL)
 }
+
+/// The kernel stays the same.
+static COUNTS_ALL: LazyLock<bool> = LazyLock::new(|| counts_skipped_runs(&kernel::release()));
 
 fn misses(fdinfo: &str) -> Option<u64> {
     let mut lines = fdinfo.lines();

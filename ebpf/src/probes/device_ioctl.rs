@@ -16,7 +16,7 @@
 use super::outside;
 use crate::{
     bitmap,
-    emit::{header, lost, now_ns, seen, submit},
+    emit::{copy, header, lost, now_ns, seen, submit},
     kernel::{self, device_of, from_user, offsets, region_offsets, thread},
     machine,
     maps::{DATA_FILES, DATA_OPS, DEVICE_CALLS, DataFile, DeviceCall, V2_DEVICES, V2Device},
@@ -168,16 +168,29 @@ fn device_ioctl_return(ctx: RetProbeContext) -> u32 {
     seen(Probe::DeviceIoctlReturn);
     // The ioctl's own result is an `int`: what stands above it in the register means nothing.
     let result = ctx.ret::<i32>();
+    let mut changed = None;
     match call.flags {
-        SET_STATE => state_was_set(&call, result),
-        GET_STATE => state_was_told(&call, result),
+        SET_STATE => changed = state_was_set(&call, result),
+        GET_STATE if result == 0 => changed = state_was_told(&call),
         GET_DATA_SIZE => size_was_told(&call, result),
         GET_REPORT => pages_were_told(&call, result),
         SET_PRECOPY_INFO_V2 if result == 0 => tells_reinits(&call),
         REGION_INFO if result == 0 => outside::region_was_told(&call),
         RESET if outside::was_reset(&call, result) => {}
-        RESET if result == 0 => was_reset(&call),
+        RESET if result == 0 => changed = was_reset(&call),
         _ => {}
+    }
+    // From one place, so that the record of it is in the program once.
+    if let Some((sums, change)) = changed {
+        tell(Probe::DeviceIoctlReturn, sums, &call, &change, result);
+        if result == 0 {
+            if change.begins_stay() {
+                sums.begin_stay();
+            }
+            if call.flags == SET_STATE {
+                hands_out(&call);
+            }
+        }
     }
     0
 }
@@ -233,11 +246,20 @@ struct Change {
     cause: Cause,
 }
 
+impl Change {
+    /// Whether another stay in a state begins with it, if it came about. After a reset one does, whatever the state was.
+    #[inline(always)]
+    fn begins_stay(&self) -> bool {
+        self.cause as u32 == Cause::Reset as u32 || self.from != self.now
+    }
+}
+
+/// What became of a device whose sums these are.
+type Changed = Option<(Shared, Change)>;
+
 #[inline(always)]
-fn state_was_set(call: &DeviceCall, result: i32) {
-    let Some(sums) = Shared::of(Probe::DeviceIoctlReturn, call.device) else {
-        return;
-    };
+fn state_was_set(call: &DeviceCall, result: i32) -> Changed {
+    let sums = Shared::of(Probe::DeviceIoctlReturn, call.device)?;
     let known = sums.state();
     let from = if call.steps != 0 { call.first } else { known };
     let now = match (result, call.steps) {
@@ -250,17 +272,15 @@ fn state_was_set(call: &DeviceCall, result: i32) {
     if now == NO_STATE {
         // It was refused, and nobody has said in which state.
         lost(Probe::DeviceIoctlReturn, Lost::Unreadable);
-        return;
+        return None;
     }
     sums.set_state(now);
-    let change = Change { from, requested: call.requested, now, cause: Cause::Write };
-    tell(Probe::DeviceIoctlReturn, sums, call, &change, result);
-    if result != 0 {
-        return;
-    }
-    if from != now {
-        sums.begin_stay();
-    }
+    Some((sums, Change { from, requested: call.requested, now, cause: Cause::Write }))
+}
+
+/// A state was set: there may be a file for data with it.
+#[inline(always)]
+fn hands_out(call: &DeviceCall) {
     if let Some(told) = from_user::<FeatureMigState>(call.arg)
         && told.data_fd >= 0
     {
@@ -321,45 +341,34 @@ fn forget_data_file(device: u64) {
 }
 
 #[inline(always)]
-fn state_was_told(call: &DeviceCall, result: i32) {
-    if result != 0 {
-        return;
-    }
+fn state_was_told(call: &DeviceCall) -> Changed {
     let Some(told) = from_user::<FeatureMigState>(call.arg) else {
         lost(Probe::DeviceIoctlReturn, Lost::Unreadable);
-        return;
+        return None;
     };
-    let Some(sums) = Shared::of(Probe::DeviceIoctlReturn, call.device) else {
-        return;
-    };
+    let sums = Shared::of(Probe::DeviceIoctlReturn, call.device)?;
     let (from, now) = (sums.state(), told.device_state);
     sums.touch();
     if from == now {
-        return;
+        return None;
     }
     sums.set_state(now);
     // Nobody asked for it, so the device went there by itself.
     let cause = if now == MigState::Error as u32 { Cause::Failure } else { Cause::Write };
-    let change = Change { from, requested: NO_STATE, now, cause };
-    tell(Probe::DeviceIoctlReturn, sums, call, &change, 0);
-    sums.begin_stay();
+    Some((sums, Change { from, requested: NO_STATE, now, cause }))
 }
 
 #[inline(always)]
-fn was_reset(call: &DeviceCall) {
-    let Some(sums) = Shared::found(call.device) else {
-        return;
-    };
+fn was_reset(call: &DeviceCall) -> Changed {
+    let sums = Shared::found(call.device)?;
     let from = sums.state();
     if from == NO_STATE {
-        return;
+        return None;
     }
     let now = MigState::Running as u32;
     sums.set_state(now);
     sums.touch();
-    let change = Change { from, requested: NO_STATE, now, cause: Cause::Reset };
-    tell(Probe::DeviceIoctlReturn, sums, call, &change, 0);
-    sums.begin_stay();
+    Some((sums, Change { from, requested: NO_STATE, now, cause: Cause::Reset }))
 }
 
 /// Puts a change into the ring, with the sums as they are.
@@ -382,7 +391,7 @@ fn tell(probe: Probe, sums: Shared, call: &DeviceCall, change: &Change, result: 
             (&raw mut (*entry).cause).write(change.cause as u32);
             (&raw mut (*entry).result).write(result);
             (&raw mut (*entry).steps).write(call.steps);
-            (&raw mut (*entry).sums).write(*sums.whole());
+            copy(&raw mut (*entry).sums, sums.whole());
         }
     });
 }

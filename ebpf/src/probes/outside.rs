@@ -16,7 +16,7 @@
 
 use crate::{
     accesses, bitmap, conduct,
-    emit::{header, lost, now_ns, seen, submit},
+    emit::{copy, header, lost, now_ns, seen, submit},
     kernel::{self, from_user, offsets, region_offsets, thread},
     machine,
     maps::{
@@ -608,7 +608,7 @@ fn tell_state(probe: Probe, sums: Shared, event: &trace::State) {
         unsafe {
             (&raw mut (*entry).header).write(header(Kind::State));
             (&raw mut (*entry).event).write(*event);
-            (&raw mut (*entry).sums).write(*sums.whole());
+            copy(&raw mut (*entry).sums, sums.whole());
         }
     });
 }

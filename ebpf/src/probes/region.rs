@@ -4,7 +4,7 @@
 
 use crate::{
     accesses, conduct,
-    emit::{header, lost, now_ns, record, submit},
+    emit::{copy, header, lost, now_ns, record, submit},
     machine,
     maps::REFUSALS,
     sums,
@@ -40,10 +40,8 @@ fn state(ctx: RawTracePointContext) -> i32 {
         unsafe {
             (&raw mut (*entry).header).write(header(Kind::State));
             (&raw mut (*entry).event).write(event);
-            match device_sums {
-                Some(device_sums) => (&raw mut (*entry).sums).write(*device_sums),
-                None => (&raw mut (*entry).sums).write(sums::START),
-            }
+            let sums = device_sums.map_or(&raw const sums::START, <*mut _>::cast_const);
+            copy(&raw mut (*entry).sums, sums);
         }
     });
     if let Some(device_sums) = device_sums

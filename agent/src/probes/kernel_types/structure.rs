@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A structure of the kernel's, found among all of its types.
 //!
-//! A kernel has more than a hundred thousand types, and a dozen are wanted. Whoever takes all of them apart and puts them into tables needs
-//! a third of a second and a hundred megabytes for it; to walk through them where they are takes a millisecond.
+//! A kernel has more than a hundred thousand types, and a dozen are wanted. To take all of them apart and put them into tables took 210 ms and
+//! 40 MB on a host with 5.5 MB of them; to walk through them where they are takes 1 ms for each that is wanted.
 
 use super::TypesError;
 use btf_rs::{Backend, Btf, Type};
