@@ -39,6 +39,14 @@ impl Arch {
         }
     }
 
+    /// As Debian has it.
+    pub(crate) fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
+        }
+    }
+
     /// Rust's name for Linux on it.
     pub(crate) fn triple(self) -> String {
         format!("{}-unknown-linux-gnu", self.name())

@@ -5,6 +5,7 @@
 //! no matter of speed runs on the host.
 
 mod agent;
+pub(crate) mod cardinality;
 mod driver;
 mod intake;
 mod overhead;
@@ -52,6 +53,10 @@ pub(crate) enum Bench {
     ///
     /// Replays migrations that are simulated page by page, or recorded ones. A few minutes on two CPUs.
     Prediction(prediction::Arguments),
+    /// How many series an agent has, and what a fleet and its migrations make a Prometheus keep
+    ///
+    /// Counted in what the agent's own code exposes of migrations that it is told of. On the host; the same numbers each time.
+    Cardinality(cardinality::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -98,6 +103,9 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<ExitCode> {
             (overhead::run(workspace, *pairs)?, *json)
         }
         Bench::Prediction(arguments) => return prediction::run(workspace, arguments),
+        Bench::Cardinality(arguments) => {
+            return cardinality::run(workspace, arguments).map(|()| ExitCode::SUCCESS);
+        }
     };
     if json {
         println!("{}", text.trim_end());

@@ -16,6 +16,7 @@ mod kernel;
 mod lint;
 mod metrics_doc;
 mod miri;
+mod package;
 mod programs;
 mod progress;
 mod setup;
@@ -69,6 +70,11 @@ enum Command {
         #[arg(long, value_enum, default_value_t = arch::Arch::native())]
         arch: arch::Arch,
     },
+    /// Build the agent's Debian package and print its path
+    ///
+    /// The agent with its probes, units for systemd, the sample configuration, manual pages, completions. The agent's C library is this machine's:
+    /// build on the oldest Debian that the package is for.
+    Package(package::Arguments),
     /// Build the probes and print the path of the BPF object
     ///
     /// Building the agent with MIGSCOPE_EBPF_OBJECT set to that path embeds them; `build-agent` does both.
@@ -171,6 +177,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::BuildDriver { kdir, kernel } => build_driver::run(&workspace, kdir, kernel)?,
         Command::BuildAgent { arch } => build_agent::run(&workspace, arch)?,
+        Command::Package(arguments) => package::run(&workspace, &arguments)?,
         Command::BuildEbpf { release, arch } => build_ebpf::run(&workspace, arch, release)?,
         Command::Demo { json, keep, monitoring: false, pictures: _ } => {
             return demo::run(&workspace, json, keep);

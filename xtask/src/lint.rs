@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `cargo xtask lint`: all that can be said about the source without running it.
 
+mod distribution;
 mod kept;
 mod prometheus;
 mod promql;
@@ -15,6 +16,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::arch::Arch;
+use crate::bench::cardinality;
 use crate::build_driver;
 use crate::build_ebpf;
 use crate::child;
@@ -37,8 +39,10 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "rustfmt", run: rustfmt },
     Check { name: "rules, their tests and runbooks, exposition", run: prometheus::check },
     Check { name: "dashboards, against Grafana's types", run: dashboards::check },
+    Check { name: "Helm chart, container file, example for Prometheus", run: distribution::check },
     Check { name: "clippy", run: clippy },
     Check { name: "page of all metrics", run: metrics_doc::check },
+    Check { name: "page of series at scale", run: cardinality::check },
     Check { name: "clippy of the probes", run: clippy_ebpf },
     Check { name: "clippy of the driver", run: clippy_driver },
     Check { name: "checkpatch of the driver", run: checkpatch },

@@ -7,6 +7,9 @@
 pub(crate) mod apt;
 pub(crate) mod bindgen;
 pub(crate) mod bpf_linker;
+pub(crate) mod cargo_deb;
+pub(crate) mod chart_tools;
+pub(crate) mod debian_root;
 pub(crate) mod kernel_source;
 pub(crate) mod node;
 pub(crate) mod node_exporter;

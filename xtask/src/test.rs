@@ -6,6 +6,7 @@
 mod aarch64;
 mod machines;
 mod monitoring;
+mod package;
 mod page;
 mod readme;
 pub(crate) mod report;
@@ -67,6 +68,7 @@ pub(crate) fn run(workspace: &Workspace, only: &[String]) -> Result<ExitCode> {
     demo_json(workspace, &mut report);
     monitoring::step(workspace, &mut report);
     aarch64::step(workspace, &mut report);
+    package::steps(workspace, &mut report);
     page::steps(workspace, None, &mut report);
     readme::step(workspace, &mut report);
 

@@ -30,7 +30,7 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
             Self::BookwormSecurity => "bookworm-security",
@@ -41,7 +41,7 @@ impl Name {
     }
 
     /// The archive that has the suite, as its Release file labels itself.
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::BookwormSecurity => "Debian-Security",
             Self::Bookworm | Self::BookwormBackports | Self::Trixie | Self::TrixieBackports => {
@@ -148,7 +148,7 @@ impl Suite {
 }
 
 /// The mirror of one of Debian's archives that the machine's own sources name.
-fn mirror(label: &str) -> Result<String> {
+pub(super) fn mirror(label: &str) -> Result<String> {
     let targets = || {
         child::capture(Command::new("apt-get").args([
             "indextargets",

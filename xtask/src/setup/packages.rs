@@ -32,11 +32,19 @@ pub(crate) enum Group {
     Emulator,
     /// Tell a program of a newer Debian where its libraries are.
     Patchelf,
+    /// Make a Debian package: the libraries that it depends on.
+    Package,
+    /// Check a Debian package, and make a Debian to try it in.
+    CleanRoot,
+    /// Build a container's image, without a daemon.
+    Container,
+    /// Get packages of PyPI.
+    Pip,
 }
 
 impl Group {
     #[cfg(test)]
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 15] = [
         Self::Kernel,
         Self::BpfLinker,
         Self::Bindgen,
@@ -48,6 +56,10 @@ impl Group {
         Self::CrossAarch64,
         Self::Emulator,
         Self::Patchelf,
+        Self::Package,
+        Self::CleanRoot,
+        Self::Container,
+        Self::Pip,
     ];
 
     fn packages(self) -> &'static [&'static str] {
@@ -85,6 +97,10 @@ impl Group {
             Self::CrossAarch64 => &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
             Self::Emulator => &["qemu-user"],
             Self::Patchelf => &["patchelf"],
+            Self::Package => &["dpkg-dev"],
+            Self::CleanRoot => &["lintian", "mmdebstrap"],
+            Self::Container => &["buildah"],
+            Self::Pip => &["python3", "python3-pip"],
         }
     }
 }
