@@ -54,7 +54,8 @@ fn whole(wanted: usize, done: usize) -> io::Result<()> {
 /// What it is told, and what the agent has to tell of it.
 struct Client {
     vfio: Vfio,
-    memory: Memory,
+    /// Mapped for the device's DMA.
+    _memory: Memory,
     /// Pages written since the last report of them, from [`IOVA`] on.
     written: BTreeSet<u64>,
     pages: u64,
@@ -170,7 +171,7 @@ fn reported() {
     type1::map(vfio.container(), &memory, IOVA).expect("it is mapped");
     let (pages, bytes, none, bitmaps, errors) = Default::default();
     let written = BTreeSet::new();
-    let mut client = Client { vfio, memory, written, pages, bytes, none, bitmaps, errors };
+    let mut client = Client { vfio, _memory: memory, written, pages, bytes, none, bitmaps, errors };
     let all = (0, PAGES);
 
     // Nobody has started it.
