@@ -129,6 +129,14 @@ pub(crate) fn cargo(workspace: &Workspace) -> Result<Command> {
     let object = build_ebpf::build(workspace, Arch::native(), true)?;
     let mut command = child::bound("cargo");
     command.current_dir(&workspace.root).env(OBJECT, object);
+    // Of the cargo that runs this program. Build scripts look at some of them (ring's does), and would run anew, with all that builds
+    // upon them, whenever a plain cargo and this one take turns.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     Ok(command)
 }
 

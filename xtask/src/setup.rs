@@ -64,6 +64,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     println!("qemu 10      {}", qemu::ensure(workspace, qemu::Version::Ten)?.display());
     println!("qemu 11      {}", qemu::ensure(workspace, qemu::Version::Eleven)?.display());
     println!("grafana      {} (types)", dashboards::types(workspace)?.display());
+    println!("cargo-deb    {}", cargo_deb::ensure(workspace)?.display());
+    println!("clean debian {}", debian_root::ensure(workspace)?.display());
+    println!("chart tools  {}", chart_tools::ChartTools::ensure(workspace)?.folder().display());
     Ok(())
 }
 

@@ -8,9 +8,10 @@ mod verified;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 use std::{env, fs};
 
-use cases::guest;
+use cases::guest::{self, measured};
 use cases::mdev::{Mtty, Ports};
 use cases::vfio::{OFFSET_BITS, Vfio};
 use migscope_abi::device::DeviceKey;
@@ -151,7 +152,10 @@ fn check() {
         bind(device);
     }
     let agent = env::var_os("MIGSCOPE_AGENT").expect("xtask names it");
+    let began = Instant::now();
     let output = Command::new(agent).args(["check", "--json"]).output().expect("it runs");
+    // All probes are loaded, attached, and detached again.
+    measured("check", began.elapsed().as_millis(), "ms");
     let found: serde_json::Value =
         serde_json::from_slice(&output.stdout).expect("one JSON object and nothing else");
 

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::prometheus;
 use crate::child;
 use crate::package::chart::CHART;
 use crate::setup::chart_tools::ChartTools;
@@ -13,7 +14,6 @@ use crate::setup::promtool;
 use crate::workspace::Workspace;
 
 const CHECKER: &str = "xtask/src/lint/kubernetes.py";
-const ALERTS: &str = "dashboards/prometheus/alerts.yml";
 const CONTAINER: &str = "agent/dist/container/Containerfile";
 const PROMETHEUS: &str = "dashboards/prometheus/scale/prometheus.yml";
 
@@ -24,7 +24,10 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     child::run(child::bound(promtool).args(["check", "config", PROMETHEUS]).current_dir(root))?;
     let tools = ChartTools::ensure(workspace)?;
     let mut kubernetes = tools.python();
-    kubernetes.args([CHECKER, CHART, env!("CARGO_PKG_VERSION"), ALERTS]).current_dir(root);
+    kubernetes
+        .args([CHECKER, CHART, env!("CARGO_PKG_VERSION")])
+        .args(prometheus::rule_files(workspace)?);
+    kubernetes.current_dir(root);
     child::run(&mut kubernetes)?;
     // By its standard input, since it knows a container file by another name.
     let file =

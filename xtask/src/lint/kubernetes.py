@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-"""Checks the Helm chart: `kubernetes.py CHART VERSION`, run by `cargo xtask lint` with the libraries of setup/chart_tools.rs.
+"""Checks the Helm chart: `kubernetes.py CHART VERSION RULES…`, run by `cargo xtask lint` with the libraries of setup/chart_tools.rs.
 
 Helm itself lints the chart and renders it with several sets of values. What comes out is held against the schemas of Kubernetes, and of the
 Prometheus Operator's definitions, with no field allowed that they do not have. A check that refuses nothing is worth nothing: each object is
@@ -36,6 +36,7 @@ VALUES = {
                 },
             },
         },
+        "rules": {"downtimeBudgetSeconds": 2, "runbookBase": "https://wiki.example/migscope/"},
         "web": {"configSecret": "migscope-web", "scheme": "https"},
         "probes": {"kind": "tcp"},
         "imagePullSecrets": [{"name": "registry"}],
@@ -71,6 +72,10 @@ EXPECTED = {
     },
     "privileged, watched by nobody": {"ConfigMap", "DaemonSet", "ServiceAccount"},
 }
+
+
+# The rule that the value rules.downtimeBudgetSeconds sets.
+BUDGET = "fleet:vfio_migration_downtime_budget_seconds:default"
 
 
 class Complaint(Exception):
@@ -175,10 +180,32 @@ def check_schema(chart):
         raise Complaint(f"the chart's schema does not refuse {json.dumps(values)}")
 
 
+def adapted(groups, values):
+    """The groups of the checkout, with what the values change in them."""
+    groups = copy.deepcopy(groups)
+    for rule in (rule for group in groups for rule in group["rules"]):
+        if "downtimeBudgetSeconds" in values and rule.get("record") == BUDGET:
+            rule["expr"] = f"vector({values['downtimeBudgetSeconds']})"
+        if "annotations" in rule:
+            annotations = rule["annotations"]
+            annotations["runbook_url"] = values.get("runbookBase", "") + annotations["runbook_url"]
+    return groups
+
+
+def check_rules(thing, groups, name):
+    """The PrometheusRule has the rules of the checkout, all of them and no others."""
+    if thing["spec"]["groups"] != groups:
+        raise Complaint(f"{name}: the PrometheusRule has other rules than dashboards/prometheus")
+    if not any(rule.get("record") == BUDGET for group in groups for rule in group["rules"]):
+        raise Complaint(f"no rule records {BUDGET}, which the chart's values set")
+
+
 def main():
-    path, version, alerts = sys.argv[1:]
-    with open(alerts, encoding="utf-8") as file:
-        groups = yaml.safe_load(file)["groups"]
+    path, version, *rules = sys.argv[1:]
+    groups = []
+    for name in rules:
+        with open(name, encoding="utf-8") as file:
+            groups.extend(yaml.safe_load(file)["groups"])
     tried = 0
     with helm.Chart.load(path) as chart:
         for key in ["version", "appVersion"]:
@@ -195,10 +222,9 @@ def main():
                 for refusal in refusals(thing):
                     raise Complaint(f"{name}: {thing['kind']}: {refusal}")
             tried += check_mutants(things, name)
-            for rule in (thing for thing in things if thing["kind"] == "PrometheusRule"):
-                missing = [group["name"] for group in groups if group not in rule["spec"]["groups"]]
-                if missing:
-                    raise Complaint(f"{name}: the PrometheusRule lacks the groups {missing} of {alerts}")
+            for thing in things:
+                if thing["kind"] == "PrometheusRule":
+                    check_rules(thing, adapted(groups, values.get("rules", {})), name)
     print(f"{path}: {len(VALUES)} sets of values; {tried} broken objects and {len(REFUSED)} broken values were refused")
 
 

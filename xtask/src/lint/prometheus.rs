@@ -94,6 +94,11 @@ fn ours(
     Ok(())
 }
 
+/// The files of rules, in the order of their names.
+pub(super) fn rule_files(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    yaml_files(&workspace.root.join(RULES))
+}
+
 fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let listing = || format!("failed to list {}", folder.display());
     let mut found = Vec::new();

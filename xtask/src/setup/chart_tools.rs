@@ -2,7 +2,7 @@
 //! What checks charts, manifests and container files: Helm as a library, the schemas of Kubernetes and of the Prometheus Operator's
 //! definitions, hadolint. All are packages of PyPI that bring what they need, and are in a folder of the cache, not installed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -48,6 +48,11 @@ impl ChartTools {
             child::run(&mut install).context("the tools for charts could not be had")
         })?;
         Ok(Self(entry))
+    }
+
+    /// Where they are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
     }
 
     /// Python with these packages.

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
 
 use super::report::{Counts, Report};
 use crate::arch::Arch;
 use crate::child;
-use crate::package;
+use crate::package::{self, chart::CHART};
 use crate::programs::Programs;
 use crate::setup::packages::{self, Group};
 use crate::workspace::Workspace;
@@ -26,7 +27,7 @@ const CONFIGURATION: &str = "/etc/migscope/migscope.toml";
 /// What an administrator wrote into it.
 const OURS: &str = "\n[migration]\ndowntime-budget = \"150ms\"\n";
 
-/// What stays of a package that was purged: the package manager's own accounts; and what a boot would not leave there.
+/// What stays of a package that was purged: the package manager's own accounts; and what a boot would not leave there, which has what this test puts into the root.
 const ACCOUNTS: [&str; 4] = ["/var/lib/dpkg/", "/var/log/", "/var/cache/", "/run/"];
 
 /// All of it.
@@ -78,7 +79,7 @@ fn in_a_clean_root(workspace: &Workspace, package: &Path) -> Result<Counts> {
     let version = package::version(workspace)?;
     let later = Later::make(&root, package, &version)?;
     let parts: [(&str, &dyn Fn() -> Result<()>); 6] = [
-        ("installed, it is all there", &|| installed(&root, package)),
+        ("installed, it is all there", &|| installed(workspace, &root, package)),
         ("the unit is as tight as it says", &|| exposure::check(workspace, &root)),
         ("an upgrade keeps what was configured", &|| upgraded(&root, &later)),
         ("a new configuration is put beside a changed one", &|| conflicting(&root, &later)),
@@ -94,9 +95,15 @@ fn in_a_clean_root(workspace: &Workspace, package: &Path) -> Result<Counts> {
     Ok(counts)
 }
 
-fn installed(root: &CleanRoot, package: &Path) -> Result<()> {
-    root.put(package, "/migscope.deb")?;
-    root.run(&["dpkg", "--install", "/migscope.deb"])?;
+/// What of the chart's values is looked at.
+#[derive(Deserialize)]
+struct Values {
+    config: String,
+}
+
+fn installed(workspace: &Workspace, root: &CleanRoot, package: &Path) -> Result<()> {
+    root.put(package, "/run/migscope.deb")?;
+    root.run(&["dpkg", "--install", "/run/migscope.deb"])?;
     ensure!(root.run(&["dpkg", "--verify", "migscope"])?.is_empty(), "its files are not its own");
 
     let said = root.run(&["migscope", "--version"])?;
@@ -106,6 +113,14 @@ fn installed(root: &CleanRoot, package: &Path) -> Result<()> {
     let told: serde_json::Value = serde_json::from_str(&told).context("`check` tells no JSON")?;
     ensure!(code == 2 && told.is_object(), "`check` ended with {code}: {told}");
     root.run(&["migscope", "agent", "--config.file", CONFIGURATION, "--config.check"])?;
+
+    // The chart's settings, which no other test gives to an agent.
+    let values = fs::read_to_string(workspace.root.join(CHART).join("values.yaml"))
+        .context("failed to read the chart's values")?;
+    let values: Values = serde_saphyr::from_str(&values).context("the chart's values are none")?;
+    fs::write(root.path("/run/chart.toml"), values.config)
+        .context("failed to write its settings")?;
+    root.run(&["migscope", "agent", "--config.file", "/run/chart.toml", "--config.check"])?;
 
     for page in ["migscope", "migscope-agent", "migscope-check", "migscope-report"] {
         let text = root.run(&["zcat", &format!("/usr/share/man/man1/{page}.1.gz")])?;
@@ -184,7 +199,6 @@ fn purged(root: &CleanRoot, before: &BTreeSet<PathBuf>) -> Result<()> {
         .filter(|path| {
             !["/var/lib/private", "/var/log/private"].iter().any(|it| *path == Path::new(it))
         })
-        .filter(|path| path.extension().is_none_or(|extension| extension != "deb"))
         .collect();
     ensure!(left.is_empty(), "these stay: {left:?}");
     for folder in ["/var/lib/private/migscope", "/var/log/private/migscope"] {
@@ -226,7 +240,7 @@ impl Later {
             let line = line.context("the package has no version")?;
             fs::write(&control, text.replace(line, &format!("Version: {version}+{step}")))
                 .context("failed to write a version")?;
-            let name = format!("/later-{step}.deb");
+            let name = format!("/run/later-{step}.deb");
             let mut build = Command::new("dpkg-deb");
             build.args(["--root-owner-group", "-Znone", "--build"]).arg(&tree);
             child::capture(build.arg(root.path(&name)))?;

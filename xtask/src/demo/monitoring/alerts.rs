@@ -50,7 +50,11 @@ const EXPECTED: &[(&str, Option<Raised>, &str)] = &[
         FIRING,
         "the client that dies asks a container that cannot tell pages apart",
     ),
-    ("VfioMigrationBlocked (no_progress)", NEVER, "what blocks is the dirty rate"),
+    (
+        "VfioMigrationBlocked (no_progress)",
+        None,
+        "the dirty rate is the reason, but for moments in which it swings below the throughput",
+    ),
     ("VfioMigrationBlocked (size_query_failed)", NEVER, "a region has no such query"),
     ("VfioMigrationBlocked (stop_copy_above_budget)", NEVER, "no stop part is so large"),
     ("VfioMigrationCancelledRepeatedly (warning)", FIRING, "three were cancelled"),
