@@ -32,7 +32,7 @@ use self::ways::Way;
 use crate::demo::agent::Agent;
 
 /// How often Prometheus must have scraped the agent before what was is taken to be known to it. The first may have begun before.
-const SCRAPES: f64 = 2.0;
+const SCRAPES: f64 = 3.0;
 /// How often that much is waited for after the last migration.
 const AFTER_THE_LAST: u32 = 3;
 /// How long that may take.
@@ -92,10 +92,7 @@ fn run(cli: &Cli) -> Result<()> {
     let missing = agent.scrape()?.detached_probes();
     ensure!(missing.is_empty(), "probes are missing: {}; see the agent's log", missing.join(", "));
     Event::Ready.tell()?;
-    // Rules that ask whether there is an agent have forgotten the time without one by then.
-    for _ in 0..2 {
-        scraped(&agent)?;
-    }
+    scraped(&agent)?;
 
     let endless = Running::start(Way::NotConverging)?;
     for way in [Way::Cancelled, Way::Refused, Way::Died] {

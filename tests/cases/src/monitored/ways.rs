@@ -36,10 +36,10 @@ const NAP: Duration = Duration::from_millis(70);
 /// Memory of the device whose migration does not converge, in bytes.
 const MEMORY_BYTES: u64 = 4 << 20;
 /// What goes over the link, in bytes a second: so little that what this machine can do plays no part.
-const LINK: u32 = 1 << 20;
+const LINK: u32 = 512 << 10;
 /// What the workload of that migration writes: half of the memory, at once, and again before the link has taken as much. Bursts, so
 /// that there are passes: what is pending falls, and rises.
-const WRITES: Pattern = Pattern::Bursts { pages: 500, pause: Duration::from_millis(750) };
+const WRITES: Pattern = Pattern::Bursts { pages: 500, pause: Duration::from_millis(1500) };
 
 /// How a migration goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

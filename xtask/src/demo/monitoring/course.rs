@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// What is scraped in the last moments of a migration may be from after it. In seconds.
 const BEFORE_END: f64 = 0.7;
 /// So much of the time before the first migration is shown, in seconds. The agent has been scraped by then.
-const BEFORE: f64 = 0.5;
+const BEFORE: f64 = 1.0;
 
 /// One line of the guest's output.
 #[derive(Debug, Deserialize)]

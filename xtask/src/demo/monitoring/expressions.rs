@@ -38,15 +38,6 @@ pub(crate) struct Answered<'a> {
     pub(crate) series: Vec<Series>,
 }
 
-/// For which time an expression is asked.
-#[derive(Clone, Copy)]
-enum When {
-    /// One moment.
-    At(f64),
-    /// All that dashboards show.
-    Over,
-}
-
 /// What is asked, and when.
 pub(crate) struct Asking<'a> {
     pub(crate) server: &'a Server,
@@ -67,39 +58,21 @@ impl Asking<'_> {
     ) -> Result<BTreeMap<String, Chosen>> {
         let chosen = self.choose(dashboard, asked);
         for panel in &dashboard.panels {
-            let mut at_moments = Vec::new();
-            for moment in self.moments_of(panel) {
-                let mut answers = Vec::new();
-                for target in &panel.targets {
-                    let times = self.times(panel, target)?;
-                    let when = if target.instant { When::At(moment) } else { When::Over };
-                    let answer = self.ask(&target.expression, when, &chosen, &times);
-                    answers.push((target, times.interval.as_secs_f64(), answer));
+            for target in &panel.targets {
+                let what = format!("{} ({})", panel.title, target.letter);
+                let times = self.times(panel, target)?;
+                let answer = self.ask(&target.expression, target.instant, &chosen, &times);
+                let of = &dashboard.title;
+                if let Some(series) = note((of, &what), &target.expression, answer, asked) {
+                    let step = times.interval.as_secs_f64();
+                    draw(Answered { panel, target, step, series });
                 }
-                at_moments.push(answers);
-            }
-            // An answer at one of the moments will do; what is drawn is all of one moment, the first that has most to tell.
-            for number in 0..panel.targets.len() {
-                let of_target = at_moments.iter().map(|answers| &answers[number]);
-                let best = of_target.clone().find(|(_, _, answer)| is_answered(answer));
-                if let Some((target, _, answer)) = best.or_else(|| of_target.clone().next()) {
-                    let what = format!("{} ({})", panel.title, target.letter);
-                    note((&dashboard.title, &what), &target.expression, answer, asked);
-                }
-            }
-            let told = |answers: &[(&Target, f64, Result<Vec<Series>>)]| {
-                answers.iter().filter(|(_, _, answer)| is_answered(answer)).count()
-            };
-            let most = at_moments.iter().map(|answers| told(answers)).max();
-            let drawn = at_moments.into_iter().find(|answers| Some(told(answers)) == most);
-            for (target, step, answer) in drawn.into_iter().flatten() {
-                draw(Answered { panel, target, step, series: answer.unwrap_or_default() });
             }
         }
         for (name, expression) in &dashboard.annotations {
             let times = Times::of(self.span, None, SCRAPE_INTERVAL);
-            let answer = self.ask(expression, When::Over, &chosen, &times);
-            note((&dashboard.title, &format!("annotation {name}")), expression, &answer, asked);
+            let answer = self.ask(expression, false, &chosen, &times);
+            note((&dashboard.title, &format!("annotation {name}")), expression, answer, asked);
         }
         Ok(chosen)
     }
@@ -132,21 +105,6 @@ impl Asking<'_> {
         chosen
     }
 
-    /// When a panel is asked; what looks back is asked at the end first. Once, if nothing in it is of one moment.
-    fn moments_of(&self, panel: &Panel) -> Vec<f64> {
-        let mut moments = self.moments.to_vec();
-        let looks_back = |target: &Target| {
-            target.expression.contains("$__range") || target.expression.contains("_last_session_")
-        };
-        if panel.targets.iter().any(looks_back) {
-            moments.reverse();
-        }
-        if !panel.targets.iter().any(|target| target.instant) {
-            moments.truncate(1);
-        }
-        moments
-    }
-
     fn times(&self, panel: &Panel, target: &Target) -> Result<Times> {
         let least = target.interval.as_ref().or(panel.interval.as_ref());
         let least = least.map(|text| variable::duration(text)).transpose().with_context(|| {
@@ -158,13 +116,20 @@ impl Asking<'_> {
     fn ask(
         &self,
         expression: &str,
-        when: When,
+        instant: bool,
         chosen: &BTreeMap<String, Chosen>,
         times: &Times,
     ) -> Result<Vec<Series>> {
         let filled = variable::fill(expression, chosen, Some(times))?;
-        if let When::At(moment) = when {
-            return self.server.at(&filled, moment);
+        if instant {
+            let mut answer = Vec::new();
+            for moment in self.moments {
+                answer = self.server.at(&filled, moment)?;
+                if answer.iter().any(has_value) {
+                    break;
+                }
+            }
+            return Ok(answer);
         }
         // A step that is longer than all of it: the one before the end is the one that has something to tell.
         let from = self.span.0.min(self.span.1 - times.interval.as_secs_f64());
@@ -185,7 +150,7 @@ impl Asking<'_> {
                 let labels = rule["labels"].as_object().into_iter().flatten();
                 let labels = labels.map(|(name, value)| format!("{name}={value}"));
                 let recorded = format!("{name}{{{}}}", labels.collect::<Vec<_>>().join(","));
-                note((silent::RULES, &id), &expression, &ask(&recorded), asked);
+                note((silent::RULES, &id), &expression, ask(&recorded), asked);
             } else {
                 let answer = ask(&expression);
                 asked.push(Asked {
@@ -212,19 +177,15 @@ fn health(rule: &Value) -> Result<()> {
     Ok(())
 }
 
-fn is_answered(answer: &Result<Vec<Series>>) -> bool {
-    answer.as_ref().is_ok_and(|series| series.iter().any(has_value))
-}
-
-/// Keeps what became of an expression.
+/// Keeps what became of an expression, and gives on what was answered.
 fn note(
     (of, what): (&str, &str),
     expression: &str,
-    answer: &Result<Vec<Series>>,
+    answer: Result<Vec<Series>>,
     asked: &mut Vec<Asked>,
-) {
+) -> Option<Vec<Series>> {
     let series = answer.as_ref().map_or(0, |all| all.iter().filter(|it| has_value(it)).count());
-    let wrong = match answer {
+    let wrong = match &answer {
         Err(error) => Some(format!("{error:#}")),
         Ok(_) => silent::judge(of, what, series > 0),
     };
@@ -235,4 +196,5 @@ fn note(
         series,
         wrong,
     });
+    answer.ok()
 }

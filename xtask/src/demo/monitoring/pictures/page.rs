@@ -11,10 +11,10 @@ use super::Drawing;
 use super::panel::{self, Band, Scene};
 
 /// Of the page, and of its margin, in pixels.
-const WIDTH: u32 = 1160;
+const WIDTH: u32 = 1240;
 const MARGIN: u32 = 16;
 /// A unit of Grafana's grid, in pixels.
-const ROW: u32 = 29;
+const ROW: u32 = 32;
 const COLUMNS: u32 = 24;
 const GAP: u32 = 8;
 /// What stands above the panels, and above those of each row.

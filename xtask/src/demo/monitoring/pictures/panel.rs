@@ -14,7 +14,7 @@ use super::plot::{Bar, Line, Plot};
 use super::{table, unit};
 
 /// Names of a legend that are shown, in a panel of usual width.
-const NAMES: usize = 8;
+const NAMES: usize = 10;
 /// Lines of a table.
 pub(super) const LINES: usize = 24;
 /// Of a panel, in pixels: its border and padding, its heading, a line of its legend.
@@ -219,12 +219,12 @@ fn values(panel: &Panel, named: &[Named<'_>], paint: &Paint<'_>) -> Markup {
     let calculation = calculation(panel);
     let (only_one, many) = (named.len() == 1, named.len() > 2);
     html! {
-        div.values.many[many] {
+        div.values {
             @for named in named.iter().take(NAMES) {
                 @let value = reduce(named.series, calculation);
                 @let colour = paint.colour(named.key(), value).unwrap_or_else(|| PALETTE[0].to_owned());
                 div {
-                    b style=(format!("color:{colour}")) { (paint.show(named.key(), value)) }
+                    b.small[many] style=(format!("color:{colour}")) { (paint.show(named.key(), value)) }
                     @if !only_one { span { (named.name) } }
                 }
             }

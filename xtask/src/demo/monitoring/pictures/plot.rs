@@ -87,7 +87,8 @@ impl Plot<'_> {
             .y_label_formatter(&|value| written.show(value * written.divisor))
             .draw()?;
         for &mark in self.marks {
-            chart.draw_series(LineSeries::new([(mark, low), (mark, high + room)], RULE))?;
+            let ends = [(mark, low), (mark, high + room)];
+            chart.draw_series(DashedLineSeries::new(ends, 3, 3, RULE.stroke_width(1)))?;
         }
         for Bar { colour, time, height } in &self.bars {
             let corners = [
